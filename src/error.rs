@@ -1,0 +1,120 @@
+//! What can go wrong on the way to a token.
+
+use crate::BoxError;
+use std::{sync::Arc, time::Duration};
+
+/// Why there is no token to send.
+///
+/// Clones share their cause, so that all who waited for one fetch get the same error. Its `source` chain is the source's own error;
+/// nothing of this crate puts a token or credential into it. Around a client it is the service's error, boxed: find it by
+/// `downcast_ref`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The source fails, and is asked again by itself. Nothing to do but to try later, or to look at the source.
+    #[error("no token: its source has been failing for {failing_for:.1?}; it is asked again in {retry_in:.1?} if somebody wants a token then")]
+    Unavailable {
+        /// The last failure.
+        #[source]
+        error: Arc<FetchError>,
+        /// Since the first failure after the last success.
+        failing_for: Duration,
+        /// Until the next fetch may begin.
+        retry_in: Duration,
+    },
+    /// The source refuses the durable credential. Somebody must repair it; a repair is noticed by itself within a minute, at once
+    /// after [`refresh`](crate::TokenProvider::refresh) or [`set`](crate::TokenProvider::set).
+    #[error("no token: its source has refused the credential for {failing_for:.1?}; repair the credential, or push a token with `TokenProvider::set` (asked again in {retry_in:.1?})")]
+    NeedsCredential {
+        /// The last failure.
+        #[source]
+        error: Arc<FetchError>,
+        /// Since the first failure after the last success.
+        failing_for: Duration,
+        /// Until the next fetch may begin.
+        retry_in: Duration,
+    },
+    /// A fetch is under way, but this caller waited as long as any may: `min_interval + fetch_timeout`. Try again.
+    #[error("no token within {after:.1?}: the fetch under way has not ended; if its source sends through the client that waits for it, that is recursion, and the source needs a client of its own")]
+    TimedOut {
+        /// How long it waited.
+        after: Duration,
+    },
+    /// [`clear`](crate::TokenProvider::clear) was called. [`set`](crate::TokenProvider::set) signs in again.
+    #[error("no token: signed out by `TokenProvider::clear`; `TokenProvider::set` signs in again")]
+    SignedOut,
+    /// [`shutdown`](crate::TokenProvider::shutdown) was called. It is final: build a new provider.
+    #[error("no token: the provider was shut down; build a new one")]
+    ShutDown,
+    /// A fetch is needed, and needs a tokio runtime to run in. Call from within one.
+    #[error("no token: a fetch is needed, and there is no tokio runtime here to run it; call from within one")]
+    NoRuntime,
+    /// The source itself asked for the token that it was asked for. Give it a client without this layer.
+    #[error("no token: the source asked for the very token it is to fetch; give it a client without this layer")]
+    Recursive,
+}
+
+/// How one fetch failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The source returned an error; see there.
+    #[error("the token source failed")]
+    Source(#[source] BoxError),
+    /// The source did not answer within `fetch_timeout`.
+    #[error("the token source did not answer within {after:.1?}; if it sends through the client that waits for it, that is recursion, and the source needs a client of its own")]
+    TimedOut {
+        /// The limit, `fetch_timeout`.
+        after: Duration,
+    },
+    /// The source panicked.
+    #[error("the token source panicked")]
+    Panicked,
+    /// The source returned the very token that was rejected.
+    #[error("the token source returned the very token that the server has rejected")]
+    RejectedTokenAgain,
+}
+
+/// A setting that cannot work, found when it is built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `min_runway` above `refresh_before`: requests would wait before the refresh is even due.
+    #[error("min_runway ({min_runway:?}) is above refresh_before ({refresh_before:?}): a refresh must be due before requests begin to wait for it; lower the first or raise the second")]
+    MinRunwayAboveRefreshBefore {
+        /// As set.
+        min_runway: Duration,
+        /// As set.
+        refresh_before: Duration,
+    },
+    /// A duration that must not be zero.
+    #[error("{setting} must be above zero: with zero {consequence}")]
+    Zero {
+        /// Its name.
+        setting: &'static str,
+        /// What would happen.
+        consequence: &'static str,
+    },
+    /// A duration beyond a year is a mistake of units, and overflows timers.
+    #[error("{setting} is {value:?}, over a year: is it in the right unit?")]
+    TooLong {
+        /// Its name.
+        setting: &'static str,
+        /// As set.
+        value: Duration,
+    },
+    /// The backoff's base above its cap.
+    #[error("backoff: the base ({base:?}) is above the cap ({cap:?})")]
+    BackoffBaseAboveCap {
+        /// As set.
+        base: Duration,
+        /// As set.
+        cap: Duration,
+    },
+    /// A placement's prefix that no header can hold.
+    #[error("the prefix of a placement must be visible ASCII without spaces, such as `Token`")]
+    IllegalPrefix,
+    /// What is no origin.
+    #[error("`{0}` is no origin: write scheme, host and, where it is not the scheme's own, port, such as `https://api.example.com`")]
+    NotAnOrigin(String),
+}

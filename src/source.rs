@@ -1,0 +1,174 @@
+//! What mints tokens: any [`tower::Service`] of [`TokenRequest`] that answers with a [`Token`].
+//!
+//! Timeouts, rate limits and retries around a source are tower layers; a closure works through
+//! [`service_fn`](tower::service_fn):
+//!
+//! ```
+//! use tower_jwt_refresh::{Token, TokenProvider, TokenRequest};
+//!
+//! # async fn ask_somebody() -> std::io::Result<String> { Ok("secret".into()) }
+//! let provider = TokenProvider::new(tower::service_fn(|_: TokenRequest| async {
+//!     let token = ask_somebody().await?;
+//!     Ok::<_, tower::BoxError>(Token::opaque(token)?)
+//! }));
+//! ```
+//!
+//! A source has a client of its own: one that sends through the layer it feeds would wait for itself
+//! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
+
+#[cfg(feature = "exchange")]
+mod exchange;
+#[cfg(feature = "exchange")]
+pub use exchange::{Exchange, ExchangeError};
+
+use crate::{BoxError, Token};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+/// What a source is asked.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    pub(crate) reason: Reason,
+    pub(crate) previous: Option<Token>,
+    pub(crate) challenge: Option<Arc<str>>,
+}
+
+impl TokenRequest {
+    /// Why a token is wanted.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The token held until now, whatever its age.
+    #[must_use]
+    pub fn previous(&self) -> Option<&Token> {
+        self.previous.as_ref()
+    }
+
+    /// The `WWW-Authenticate` of the rejection that began this flight (RFC 9110 section 11.6.1), several joined by commas: the way by which a server
+    /// asks for other claims or a stronger login (RFC 9470).
+    ///
+    /// Untrusted text of at most 4 KiB: never put it on a command line or in a path.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&str> {
+        self.challenge.as_deref()
+    }
+}
+
+/// Why a source is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// There is no token yet.
+    Initial,
+    /// The token is stale: it lives for a good while, but its successor is due.
+    Scheduled,
+    /// The token is about to die, or is dead.
+    Expiring,
+    /// A server rejected the token.
+    Rejected,
+    /// Somebody called [`refresh`](crate::TokenProvider::refresh) or
+    /// [`token_valid_for`](crate::TokenProvider::token_valid_for).
+    Forced,
+}
+
+impl Reason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Scheduled => "scheduled",
+            Self::Expiring => "expiring",
+            Self::Rejected => "rejected",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error of a source that says whether asking again can help, and when.
+///
+/// It may stand anywhere in the chain of what the source returns; an error without one is transient.
+///
+/// ```
+/// # use std::time::Duration;
+/// use tower_jwt_refresh::source::SourceError;
+///
+/// let revoked = SourceError::permanent("invalid_grant");
+/// let busy = SourceError::transient("503").retry_after(Duration::from_secs(20));
+/// ```
+#[derive(Debug)]
+pub struct SourceError {
+    error: BoxError,
+    permanent: bool,
+    retry_after: Option<Duration>,
+}
+
+impl SourceError {
+    /// Asking again can help: the provider waits 1 s, then twice as long each time, up to 60 s.
+    pub fn transient(error: impl Into<BoxError>) -> Self {
+        Self { error: error.into(), permanent: false, retry_after: None }
+    }
+
+    /// Asking again cannot help until somebody repairs the credential: a refused API key, OAuth's `invalid_grant` (RFC 6749 section 5.2). The provider asks
+    /// seldom, each 15 minutes or each minute while requests fail for it.
+    ///
+    /// An overloaded endpoint (429, 503) is never permanent.
+    pub fn permanent(error: impl Into<BoxError>) -> Self {
+        Self { permanent: true, ..Self::transient(error) }
+    }
+
+    /// Not before this long from now (RFC 9110 section 10.2.3). Held to 1..300 s, and only ever lengthens the provider's own wait.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The one that a source put into its error's chain.
+    pub(crate) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).take(64).find_map(|error| error.downcast_ref())
+    }
+
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.permanent
+    }
+
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.permanent {
+            "the source refused for good, until its credential is repaired"
+        } else {
+            "the source could not give a token now"
+        })
+    }
+}
+
+impl Error for SourceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_error_is_found_wherever_it_stands_in_the_chain() {
+        let inner = SourceError::permanent("invalid_grant").retry_after(Duration::from_secs(7));
+        let outer = std::io::Error::other(std::io::Error::other(inner));
+        let found = SourceError::find(&outer).unwrap();
+        assert!(found.is_permanent());
+        assert_eq!(found.wait(), Some(Duration::from_secs(7)));
+        assert!(SourceError::find(&std::io::Error::other("plain")).is_none());
+    }
+}
