@@ -94,10 +94,7 @@ impl Clocks {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now {
-            wall: since_epoch(self.clock.wall()),
-            mono: self.clock.monotonic().saturating_duration_since(self.start),
-        }
+        Now { wall: since_epoch(self.clock.wall()), mono: self.clock.monotonic().saturating_duration_since(self.start) }
     }
 }
 
@@ -203,9 +200,9 @@ mod manual {
         }
 
         fn passed(hands: &Hands) -> Duration {
-            hands.follows.map_or(Duration::ZERO, |start| {
-                tokio::time::Instant::now().into_std().saturating_duration_since(start)
-            })
+            hands
+                .follows
+                .map_or(Duration::ZERO, |start| tokio::time::Instant::now().into_std().saturating_duration_since(start))
         }
     }
 

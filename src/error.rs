@@ -12,7 +12,9 @@ use std::{sync::Arc, time::Duration};
 #[non_exhaustive]
 pub enum TokenError {
     /// The source fails, and is asked again by itself. Nothing to do but to try later, or to look at the source.
-    #[error("no token: its source has been failing for {failing_for:.1?}; it is asked again in {retry_in:.1?} if somebody wants a token then")]
+    #[error(
+        "no token: its source has been failing for {failing_for:.1?}; it is asked again in {retry_in:.1?} if somebody wants a token then"
+    )]
     Unavailable {
         /// The last failure.
         #[source]
@@ -24,7 +26,9 @@ pub enum TokenError {
     },
     /// The source refuses the durable credential. Somebody must repair it; a repair is noticed by itself within a minute, at once
     /// after [`refresh`](crate::TokenProvider::refresh) or [`set`](crate::TokenProvider::set).
-    #[error("no token: its source has refused the credential for {failing_for:.1?}; repair the credential, or push a token with `TokenProvider::set` (asked again in {retry_in:.1?})")]
+    #[error(
+        "no token: its source has refused the credential for {failing_for:.1?}; repair the credential, or push a token with `TokenProvider::set` (asked again in {retry_in:.1?})"
+    )]
     NeedsCredential {
         /// The last failure.
         #[source]
@@ -35,7 +39,9 @@ pub enum TokenError {
         retry_in: Duration,
     },
     /// A fetch is under way, but this caller waited as long as any may: `min_interval + fetch_timeout`. Try again.
-    #[error("no token within {after:.1?}: the fetch under way has not ended; if its source sends through the client that waits for it, that is recursion, and the source needs a client of its own")]
+    #[error(
+        "no token within {after:.1?}: the fetch under way has not ended; if its source sends through the client that waits for it, that is recursion, and the source needs a client of its own"
+    )]
     TimedOut {
         /// How long it waited.
         after: Duration,
@@ -62,7 +68,9 @@ pub enum FetchError {
     #[error("the token source failed")]
     Source(#[source] BoxError),
     /// The source did not answer within `fetch_timeout`.
-    #[error("the token source did not answer within {after:.1?}; if it sends through the client that waits for it, that is recursion, and the source needs a client of its own")]
+    #[error(
+        "the token source did not answer within {after:.1?}; if it sends through the client that waits for it, that is recursion, and the source needs a client of its own"
+    )]
     TimedOut {
         /// The limit, `fetch_timeout`.
         after: Duration,
@@ -80,7 +88,9 @@ pub enum FetchError {
 #[non_exhaustive]
 pub enum ConfigError {
     /// `min_runway` above `refresh_before`: requests would wait before the refresh is even due.
-    #[error("min_runway ({min_runway:?}) is above refresh_before ({refresh_before:?}): a refresh must be due before requests begin to wait for it; lower the first or raise the second")]
+    #[error(
+        "min_runway ({min_runway:?}) is above refresh_before ({refresh_before:?}): a refresh must be due before requests begin to wait for it; lower the first or raise the second"
+    )]
     MinRunwayAboveRefreshBefore {
         /// As set.
         min_runway: Duration,
@@ -115,6 +125,8 @@ pub enum ConfigError {
     #[error("the prefix of a placement must be visible ASCII without spaces, such as `Token`")]
     IllegalPrefix,
     /// What is no origin.
-    #[error("`{0}` is no origin: write scheme, host and, where it is not the scheme's own, port, such as `https://api.example.com`")]
+    #[error(
+        "`{0}` is no origin: write scheme, host and, where it is not the scheme's own, port, such as `https://api.example.com`"
+    )]
     NotAnOrigin(String),
 }

@@ -130,7 +130,7 @@ impl SourceError {
 
     /// The one that a source put into its error's chain.
     pub(crate) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        std::iter::successors(Some(error), |error| error.source()).take(64).find_map(|error| error.downcast_ref())
+        std::iter::successors(Some(error), |error| (*error).source()).take(64).find_map(|error| error.downcast_ref())
     }
 
     pub(crate) fn is_permanent(&self) -> bool {

@@ -288,22 +288,30 @@ pub enum InvalidToken {
         length: usize,
     },
     /// Anything but visible ASCII: a space, a line break, a NUL, an umlaut.
-    #[error("the token has a character at byte {at} that no header can hold (only visible ASCII can): trim what was read from a file or command")]
+    #[error(
+        "the token has a character at byte {at} that no header can hold (only visible ASCII can): trim what was read from a file or command"
+    )]
     IllegalCharacter {
         /// Its position in bytes.
         at: usize,
     },
     /// Not of the form `header.payload.signature`.
-    #[error("the token has {parts} part(s) between dots where a JWT has three: use `Token::opaque` for a token of another kind")]
+    #[error(
+        "the token has {parts} part(s) between dots where a JWT has three: use `Token::opaque` for a token of another kind"
+    )]
     NotAJwt {
         /// How many parts it has.
         parts: usize,
     },
     /// The payload is not base64url.
-    #[error("the JWT's payload is not base64url: it was cut or altered on its way, or is no JWT (then use `Token::opaque`)")]
+    #[error(
+        "the JWT's payload is not base64url: it was cut or altered on its way, or is no JWT (then use `Token::opaque`)"
+    )]
     NotBase64,
     /// The payload is not a JSON object, or names a claim twice.
-    #[error("the JWT's payload is not a JSON object of claims, each named once: it was altered on its way, or is no JWT (then use `Token::opaque`)")]
+    #[error(
+        "the JWT's payload is not a JSON object of claims, each named once: it was altered on its way, or is no JWT (then use `Token::opaque`)"
+    )]
     NotJson,
 }
 
