@@ -46,6 +46,14 @@ pub enum TokenError {
         /// How long it waited.
         after: Duration,
     },
+    /// The token was rejected, and so were those before it: the next is fetched when the wait is over. Look at what the server says.
+    #[error(
+        "no newer token: servers rejected the last ones too, so the next is fetched in {retry_in:.1?} at the earliest; look at what the server says"
+    )]
+    NotReplaced {
+        /// Until the next fetch may begin.
+        retry_in: Duration,
+    },
     /// [`clear`](crate::TokenProvider::clear) was called. [`set`](crate::TokenProvider::set) signs in again.
     #[error("no token: signed out by `TokenProvider::clear`; `TokenProvider::set` signs in again")]
     SignedOut,

@@ -130,7 +130,12 @@ impl SourceError {
 
     /// The one that a source put into its error's chain.
     pub(crate) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        std::iter::successors(Some(error), |error| (*error).source()).take(64).find_map(|error| error.downcast_ref())
+        // An `io::Error` hides what it was made of: its `source` is that one's source.
+        let inner = |error: &'a (dyn Error + 'static)| match error.downcast_ref::<std::io::Error>() {
+            Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+        std::iter::successors(Some(error), |error| inner(*error)).take(64).find_map(|error| error.downcast_ref())
     }
 
     pub(crate) fn is_permanent(&self) -> bool {

@@ -361,11 +361,13 @@ mod tests {
 
     #[test]
     fn what_no_header_can_hold_is_refused_and_never_quoted() {
-        for bad in ["a\nb", "a\r\nX-Admin: 1", "a\0b", "tök", "a b", " a", "a\n", "a\x7f"] {
-            let error = Token::opaque(bad).unwrap_err();
-            assert!(matches!(error, InvalidToken::IllegalCharacter { .. }), "{bad:?}: {error}");
-            assert!(!error.to_string().contains(bad));
-            assert!(Token::from_jwt(bad).is_err());
+        for bad in ["\n", "\r\nX-Admin: 1", "\0", "ö", " ", "\x7f"] {
+            for token in [format!("s3cr3t{bad}"), format!("{bad}s3cr3t"), format!("s3cr3t{bad}s3cr3t")] {
+                let error = Token::opaque(token.clone()).unwrap_err();
+                assert!(matches!(error, InvalidToken::IllegalCharacter { .. }), "{token:?}: {error}");
+                assert!(!format!("{error} {error:?}").contains("s3cr3t"));
+                assert_eq!(Token::from_jwt(token).unwrap_err(), error);
+            }
         }
         assert_eq!(Token::opaque("").unwrap_err(), InvalidToken::Empty);
         assert!(matches!(Token::opaque("a".repeat(LONGEST + 1)), Err(InvalidToken::TooLong { .. })));

@@ -1,1 +1,7 @@
-//! placeholder being written
+//! Being written.
+/// Being written.
+#[derive(Debug)]
+pub struct Exchange;
+/// Being written.
+#[derive(Debug)]
+pub struct ExchangeError;

@@ -38,6 +38,10 @@ pub(super) fn read(jwt: &str) -> Result<Claims, InvalidToken> {
         return Err(InvalidToken::NotAJwt { parts: jwt.split('.').count() });
     };
     let json = Zeroizing::new(BASE64URL.decode(payload).map_err(|_| InvalidToken::NotBase64)?);
+    // A list would do for serde, which reads its fields in order.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(InvalidToken::NotJson);
+    }
     let claims: Payload<'_> = serde_json::from_slice(&json).map_err(|_| InvalidToken::NotJson)?;
     Ok(Claims {
         exp: claims.exp.map_or(Expiry::Unknown, |exp| numeric_date(exp).map_or(Expiry::Absurd, Expiry::At)),

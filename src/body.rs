@@ -1,0 +1,198 @@
+//! What becomes of a request's body, so that it can be sent again.
+//!
+//! The inner service always sees the caller's own body type. By default the type itself knows ([`ReplayBody`]); for body types of third
+//! crates the layer takes a [strategy](KeepBody): never keep, or a closure that copies.
+
+use bytes::{Buf, Bytes};
+use http_body_util::{Empty, Full};
+use std::{any::TypeId, fmt, sync::Arc};
+
+/// A body that knows how to be sent again.
+pub trait ReplayBody: Sized {
+    /// What is sent, and what is kept of it. `limit` is how many bytes may be copied or recorded; what is merely shared does not
+    /// count.
+    fn split(self, limit: usize) -> Split<Self>;
+}
+
+/// A body for sending, and, if it can be sent again, what is kept.
+#[derive(Debug)]
+pub struct Split<B> {
+    pub(crate) send: B,
+    pub(crate) keep: Option<KeptBody<B>>,
+}
+
+impl<B> Split<B> {
+    /// It can be sent once only.
+    pub fn once(send: B) -> Self {
+        Self { send, keep: None }
+    }
+
+    /// Both are the same bytes, and neither reads from the other: not for clones that share one stream.
+    pub fn copied(send: B, kept: B) -> Self {
+        Self { send, keep: Some(KeptBody(kept)) }
+    }
+}
+
+/// What is kept of a body that was sent.
+pub struct KeptBody<B>(B);
+
+impl<B> KeptBody<B> {
+    /// The body to send again.
+    pub(crate) fn into_body(self) -> B {
+        self.0
+    }
+}
+
+impl<B> fmt::Debug for KeptBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptBody").finish_non_exhaustive()
+    }
+}
+
+/// By clone, if that copies at most `limit` bytes.
+fn by_clone<B: Clone>(body: B, copied: usize, limit: usize) -> Split<B> {
+    if copied > limit {
+        return Split::once(body);
+    }
+    let kept = body.clone();
+    Split::copied(body, kept)
+}
+
+impl<D: Buf + Clone + 'static> ReplayBody for Full<D> {
+    /// `Bytes` and static slices are shared, whatever their size; other buffers are copied up to the limit.
+    fn split(self, limit: usize) -> Split<Self> {
+        let shared = [TypeId::of::<Bytes>(), TypeId::of::<&'static [u8]>()].contains(&TypeId::of::<D>());
+        let size = http_body::Body::size_hint(&self).lower();
+        by_clone(self, if shared { 0 } else { usize::try_from(size).unwrap_or(usize::MAX) }, limit)
+    }
+}
+
+impl<D: Buf> ReplayBody for Empty<D> {
+    fn split(self, _: usize) -> Split<Self> {
+        Split::copied(self, Empty::new())
+    }
+}
+
+impl ReplayBody for () {
+    fn split(self, _: usize) -> Split<Self> {
+        Split::copied((), ())
+    }
+}
+
+impl ReplayBody for Bytes {
+    fn split(self, limit: usize) -> Split<Self> {
+        by_clone(self, 0, limit)
+    }
+}
+
+impl ReplayBody for String {
+    fn split(self, limit: usize) -> Split<Self> {
+        let size = self.len();
+        by_clone(self, size, limit)
+    }
+}
+
+impl ReplayBody for Vec<u8> {
+    fn split(self, limit: usize) -> Split<Self> {
+        let size = self.len();
+        by_clone(self, size, limit)
+    }
+}
+
+impl ReplayBody for &'static str {
+    fn split(self, limit: usize) -> Split<Self> {
+        by_clone(self, 0, limit)
+    }
+}
+
+/// How a layer keeps bodies: [`ByType`], [`Never`] or [`CopyWith`].
+pub trait KeepBody<B> {
+    /// What is sent, and what is kept of it.
+    fn split(&self, body: B, limit: usize) -> Split<B>;
+}
+
+/// The body's type knows. The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByType;
+
+impl<B: ReplayBody> KeepBody<B> for ByType {
+    fn split(&self, body: B, limit: usize) -> Split<B> {
+        body.split(limit)
+    }
+}
+
+/// No body is kept, of whatever type: a rejection is not answered by a resend, but heals the next request. See
+/// [`JwtRefreshLayer::replay_none`](crate::JwtRefreshLayer::replay_none).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Never;
+
+impl<B> KeepBody<B> for Never {
+    fn split(&self, body: B, _: usize) -> Split<B> {
+        Split::once(body)
+    }
+}
+
+/// A closure copies it, or says that it cannot. See [`JwtRefreshLayer::replay_with`](crate::JwtRefreshLayer::replay_with).
+pub struct CopyWith<F>(Arc<F>);
+
+impl<F> CopyWith<F> {
+    pub(crate) fn new(copy: F) -> Self {
+        Self(Arc::new(copy))
+    }
+}
+
+impl<F> Clone for CopyWith<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<F> fmt::Debug for CopyWith<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopyWith").finish_non_exhaustive()
+    }
+}
+
+impl<B, F: Fn(&B) -> Option<B>> KeepBody<B> for CopyWith<F> {
+    fn split(&self, body: B, _: usize) -> Split<B> {
+        match (self.0)(&body) {
+            Some(copy) => Split::copied(body, copy),
+            None => Split::once(body),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    fn is_kept<B: ReplayBody>(body: B, limit: usize) -> bool {
+        body.split(limit).keep.is_some()
+    }
+
+    #[test]
+    fn what_is_copied_is_kept_up_to_the_limit_and_not_a_byte_beyond() {
+        assert!(is_kept("x".repeat(10), 10) && !is_kept("x".repeat(11), 10));
+        assert!(is_kept(vec![0; 10], 10) && !is_kept(vec![0; 11], 10));
+        assert!(is_kept(Full::new(VecDeque::from([0; 10])), 10) && !is_kept(Full::new(VecDeque::from([0; 11])), 10));
+    }
+
+    #[test]
+    fn what_is_shared_is_kept_whatever_its_size() {
+        let data = Bytes::from(vec![7; 1000]);
+        let split = Full::new(data.clone()).split(0);
+        assert!(split.keep.is_some());
+        assert!(is_kept(data, 0) && is_kept("static", 0) && is_kept(Full::new(&b"static"[..]), 0));
+        assert!(is_kept(Empty::<Bytes>::new(), 0) && is_kept((), 0));
+    }
+
+    #[test]
+    fn a_strategy_serves_types_that_know_nothing() {
+        struct Foreign(u8);
+        assert!(Never.split(Foreign(1), 10).keep.is_none());
+        let small = CopyWith::new(|body: &Foreign| (body.0 < 5).then_some(Foreign(body.0)));
+        assert_eq!(small.split(Foreign(1), 0).keep.map(|kept| kept.into_body().0), Some(1));
+        assert!(small.split(Foreign(9), 0).keep.is_none());
+    }
+}

@@ -1,0 +1,318 @@
+//! The way of one request: acquire, send, replace, resend.
+//!
+//! Dropping the future at any point is safe: it holds a request, a copy of it and perhaps a permit of the inner service, all of
+//! which are dropped with it. What it started at the provider belongs to no caller and goes on.
+
+use crate::{
+    BoxError, OnUnavailable, Token, TokenError, TokenProvider,
+    body::KeepBody,
+    clock::Now,
+    layer::Way,
+    policy::{Attempt, Refused},
+    provider::{Outcome, Rejection, Verdict, Waiter},
+    request::ReplayRequest,
+};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tower::{Service, retry::Policy};
+
+pin_project! {
+    /// The future of [`JwtRefresh`](crate::JwtRefresh). No box, and no allocation while the token is fresh but for the request's copy.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the request, wherever it is; a fetch that it started or joined goes on, and the token it brings serves the next
+    /// request.
+    pub struct ResponseFuture<S, P, K, R>
+    where
+        S: Service<R>,
+        R: ReplayRequest,
+        P: Policy<Attempt<R>, S::Response, BoxError>,
+    {
+        // None: the request is passed on untouched, and its answer is not judged.
+        sender: Option<Sender<S, P, K, R>>,
+        // The answer that is returned if no better one can be had.
+        answer: Option<Result<S::Response, BoxError>>,
+        #[pin]
+        state: State<S::Future, P::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, D> {
+        // Waiting for a token, before a first send or after a refusal.
+        Wait { #[pin] wait: Waiter },
+        // Polling the inner service ready, the token in hand; none: it goes without.
+        Ready { token: Option<Token> },
+        // Polling the inner service's answer.
+        Send { #[pin] future: F },
+        // Polling the policy's own pause before a resend.
+        Pause { #[pin] pause: D, next: Option<Next> },
+        // There is nothing to poll: an error that was found in `call`.
+        Failed { error: Option<BoxError> },
+    }
+}
+
+/// What comes after the policy's pause.
+enum Next {
+    Token(Token),
+    Wait(Waiter),
+    /// The policy said "again" without a refusal: with whatever token is current.
+    Ask,
+}
+
+/// What it takes to send the request, and to send it again.
+pub(crate) struct Sender<S, P, K, R: ReplayRequest> {
+    service: S,
+    policy: P,
+    keep: K,
+    way: Arc<Way>,
+    tenant: Option<TokenProvider>,
+    attempt: Attempt<R>,
+    /// The token died while the inner service kept us waiting, and we went back for another.
+    went_back: bool,
+}
+
+impl<S, P, K, R> Sender<S, P, K, R>
+where
+    S: Service<R> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayRequest,
+    P: Policy<Attempt<R>, S::Response, BoxError>,
+    K: KeepBody<R::Body>,
+{
+    pub(crate) fn new(
+        service: S,
+        policy: P,
+        keep: K,
+        way: Arc<Way>,
+        tenant: Option<TokenProvider>,
+        request: R,
+    ) -> Self {
+        Self { service, policy, keep, way, tenant, attempt: Attempt::new(request), went_back: false }
+    }
+
+    fn provider(&self) -> &TokenProvider {
+        self.tenant.as_ref().unwrap_or(&self.way.provider)
+    }
+
+    /// The inner service is ready, and may have taken its time: the token to send now, or a wait for one.
+    fn recheck(&mut self, token: Token) -> Result<Token, Waiter> {
+        if let Some(newest) = self.provider().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
+            return Ok(newest);
+        }
+        if let Some(living) = self.provider().living() {
+            return Ok(living);
+        }
+        if !std::mem::replace(&mut self.went_back, true) {
+            match self.provider().acquire() {
+                Verdict::Send(token) => return Ok(token),
+                Verdict::Wait(wait) => {
+                    self.service = self.service.clone();
+                    return Err(wait);
+                }
+                Verdict::Fail(_) | Verdict::Pass => {}
+            }
+        }
+        Ok(token)
+    }
+
+    /// Splits, attaches, calls. The service is ready. `watch` is the moment, if the answer is to be remembered.
+    fn send(&mut self, token: Option<&Token>, watch: Option<Now>) -> S::Future {
+        let wish = self.policy.clone_request(&self.attempt).and_then(|copy| copy.wish());
+        let mut request = self.attempt.take_request().expect("a request is sent once");
+        // The copy is taken before the token goes in: it never holds one.
+        if let Some((limit, head)) = wish.and_then(|limit| Some((limit, request.copy_head()?))) {
+            let (keep, mut kept) = (&self.keep, None);
+            request = request.map_body(|body| {
+                let split = keep.split(body, limit);
+                kept = split.keep;
+                split.send
+            });
+            if let Some(body) = kept {
+                self.attempt.keeps(head, body);
+            }
+        }
+        if let Some(token) = token {
+            self.attempt.sends(token.generation(), &request, watch);
+            self.way.placement.attach(request.headers_mut(), token);
+        }
+        self.service.call(request)
+    }
+
+    /// An answer came: what next? None: it is the caller's.
+    fn judge(&mut self, result: &mut Result<S::Response, BoxError>) -> Option<(P::Future, Next)> {
+        let sent = self.attempt.sent()?;
+        let pause = self.policy.retry(&mut self.attempt, result);
+        let pause = pause.filter(|_| self.attempt.can_resend());
+        let Some(Refused { challenge }) = self.attempt.take_refused() else {
+            if let (Some((resource, at)), Ok(_)) = (sent.watched, &result) {
+                self.provider().accepted(sent.generation, at, Some(resource));
+            }
+            return Some((pause?, Next::Ask));
+        };
+        let rejection = Rejection {
+            resent: self.attempt.replaced > 0,
+            resource: self.attempt.resource(),
+            challenge,
+            ..Rejection::default()
+        };
+        let next = match self.provider().rejected(sent.generation, rejection) {
+            Verdict::Send(token) => Next::Token(token),
+            Verdict::Wait(wait) => Next::Wait(wait),
+            Verdict::Fail(_) | Verdict::Pass => return None,
+        };
+        let pause = pause?;
+        self.attempt.replaced += 1;
+        Some((pause, next))
+    }
+
+    /// No token can be had: the token to send instead, none to send without, or the error.
+    fn without(&self, error: TokenError) -> Result<Option<Token>, BoxError> {
+        match self.way.on_unavailable {
+            OnUnavailable::Fail => Err(error.into()),
+            OnUnavailable::SendLast => self.provider().current().map(Some).ok_or_else(|| error.into()),
+            OnUnavailable::SendWithout => Ok(None),
+        }
+    }
+}
+
+impl<S, P, K, R> ResponseFuture<S, P, K, R>
+where
+    S: Service<R>,
+    R: ReplayRequest,
+    P: Policy<Attempt<R>, S::Response, BoxError>,
+{
+    pub(crate) fn pass(future: S::Future) -> Self {
+        Self { sender: None, answer: None, state: State::Send { future } }
+    }
+
+    pub(crate) fn fail(error: BoxError) -> Self {
+        Self { sender: None, answer: None, state: State::Failed { error: Some(error) } }
+    }
+
+    /// With a ready service in `sender`. `spare` is one that is not: who has to wait goes on with a clone of it.
+    pub(crate) fn new(mut sender: Sender<S, P, K, R>, spare: &S) -> Self
+    where
+        S: Clone,
+        S::Error: Into<BoxError>,
+        K: KeepBody<R::Body>,
+    {
+        let fresh = sender.provider().fresh();
+        if let Some(token) = fresh.as_ref().and_then(|(snapshot, _)| snapshot.token.as_ref()) {
+            let watch = fresh.as_ref().and_then(|(snapshot, now)| (!snapshot.remembered.is_empty()).then_some(*now));
+            let future = sender.send(Some(token), watch);
+            return Self { sender: Some(sender), answer: None, state: State::Send { future } };
+        }
+        drop(fresh);
+        let verdict = sender.provider().acquire();
+        let watch = sender.provider().watch();
+        let state = match verdict {
+            Verdict::Send(token) => State::Send { future: sender.send(Some(&token), watch) },
+            Verdict::Wait(wait) => {
+                sender.service = spare.clone();
+                State::Wait { wait }
+            }
+            Verdict::Pass => State::Send { future: sender.send(None, None) },
+            Verdict::Fail(error) => match sender.without(error) {
+                Ok(token) => State::Send { future: sender.send(token.as_ref(), watch) },
+                Err(error) => return Self::fail(error),
+            },
+        };
+        Self { sender: Some(sender), answer: None, state }
+    }
+}
+
+impl<S, P, K, R> Future for ResponseFuture<S, P, K, R>
+where
+    S: Service<R> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayRequest,
+    P: Policy<Attempt<R>, S::Response, BoxError>,
+    K: KeepBody<R::Body>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Failed { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after its end")));
+                }
+                StateProj::Wait { wait } => {
+                    let sender = this.sender.as_ref().expect("a sender waits");
+                    match (ready!(wait.poll(cx)), this.answer.take()) {
+                        (Outcome::Send(token), answer) => {
+                            *this.answer = answer;
+                            State::Ready { token: Some(token) }
+                        }
+                        // After a refusal, the server's answer says more than our error.
+                        (_, Some(answer)) => return Poll::Ready(answer),
+                        (Outcome::Pass, None) => State::Ready { token: None },
+                        (Outcome::Fail(error), None) => match sender.without(error) {
+                            Ok(token) => State::Ready { token },
+                            Err(error) => return Poll::Ready(Err(error)),
+                        },
+                    }
+                }
+                StateProj::Ready { token } => {
+                    let sender = this.sender.as_mut().expect("a sender sends");
+                    if let Err(error) = ready!(sender.service.poll_ready(cx)) {
+                        return Poll::Ready(this.answer.take().unwrap_or_else(|| Err(error.into())));
+                    }
+                    match token.take().map(|token| sender.recheck(token)).transpose() {
+                        Err(wait) => State::Wait { wait },
+                        Ok(token) => {
+                            // Only now, when the resend is really made, is the old answer gone.
+                            if this.answer.take().is_some() {
+                                sender.attempt.again();
+                            }
+                            State::Send { future: sender.send(token.as_ref(), sender.provider().watch()) }
+                        }
+                    }
+                }
+                StateProj::Send { future } => {
+                    let mut result = ready!(future.poll(cx)).map_err(Into::into);
+                    let next = this.sender.as_mut().and_then(|sender| sender.judge(&mut result));
+                    let Some((pause, next)) = next else { return Poll::Ready(result) };
+                    *this.answer = Some(result);
+                    State::Pause { pause, next: Some(next) }
+                }
+                StateProj::Pause { pause, next } => {
+                    ready!(pause.poll(cx));
+                    let sender = this.sender.as_ref().expect("a sender pauses");
+                    match next.take().expect("polled after its end") {
+                        Next::Token(token) => State::Ready { token: Some(token) },
+                        Next::Wait(wait) => State::Wait { wait },
+                        Next::Ask => match sender.provider().acquire() {
+                            Verdict::Send(token) => State::Ready { token: Some(token) },
+                            Verdict::Wait(wait) => State::Wait { wait },
+                            Verdict::Fail(_) | Verdict::Pass => {
+                                return Poll::Ready(this.answer.take().expect("an answer was judged"));
+                            }
+                        },
+                    }
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, P, K, R> fmt::Debug for ResponseFuture<S, P, K, R>
+where
+    S: Service<R>,
+    R: ReplayRequest,
+    P: Policy<Attempt<R>, S::Response, BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

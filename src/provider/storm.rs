@@ -1,0 +1,198 @@
+//! What keeps a server that rejects every token, or every token for one thing, from causing a fetch a request.
+//!
+//! Nothing tells a forbidden thing from a dead token but what else happens: a token that is rejected again right after it
+//! was minted (*hasty*), and other requests that are accepted with the very same one.
+
+use super::Settings;
+use crate::{Generation, clock::Now};
+use std::time::Duration;
+
+/// A rejection this soon after the token was stored speaks against the server, not against the token.
+const HASTY: Duration = Duration::from_secs(10);
+/// How long an accepted request speaks for a token.
+const EVIDENCE: Duration = Duration::from_secs(60);
+const FIRST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const REMEMBERED: usize = 64;
+
+pub(crate) fn is_hasty(now: Now, stored: Duration) -> bool {
+    now.mono.saturating_sub(stored) < HASTY
+}
+
+/// How many flights in a row a hasty rejection began, and how long rejections begin no other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Storm {
+    pub(crate) count: u32,
+    /// Start of the last flight begun on a rejection.
+    began: Option<Duration>,
+    /// Drawn when the count last grew.
+    roll: f64,
+    pub(crate) until: Duration,
+}
+
+impl Storm {
+    pub(crate) fn calm(&mut self) {
+        self.count = 0;
+        self.until = Duration::ZERO;
+    }
+
+    /// One more hasty rejection began a flight, or hit a resend.
+    pub(crate) fn add(&mut self, settings: &Settings, roll: f64) {
+        self.count = self.count.saturating_add(1);
+        self.roll = roll;
+        self.wait(settings);
+    }
+
+    /// A flight begins because the token was rejected.
+    pub(crate) fn begin(&mut self, now: Now, settings: &Settings) {
+        self.began = Some(now.mono);
+        self.wait(settings);
+    }
+
+    fn wait(&mut self, settings: &Settings) {
+        self.until = match self.began {
+            Some(began) if self.count > 0 => {
+                began.saturating_add(settings.delay(self.count, self.roll).max(settings.min_interval))
+            }
+            _ => Duration::ZERO,
+        };
+    }
+
+    /// The flight is lost: that is no answer of the source, so nobody waits for it.
+    pub(crate) fn lost(&mut self) {
+        self.until = Duration::ZERO;
+    }
+}
+
+/// Things (origin, method and path, hashed) whose resend was rejected too.
+///
+/// Both halves are needed to let their 401s pass: a wait alone would lock out a dead token's healing for as long as it runs,
+/// accepted requests alone, if they did not age, for good.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resources(Vec<Resource>);
+
+#[derive(Clone, Debug)]
+struct Resource {
+    key: u64,
+    refused: Generation,
+    wait: Duration,
+    until: Duration,
+}
+
+impl Resources {
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        self.0.iter().map(|resource| resource.key).collect()
+    }
+
+    /// A resend for it was rejected.
+    pub(crate) fn remember(&mut self, now: Now, key: u64, refused: Generation) {
+        if let Some(resource) = self.0.iter_mut().find(|resource| resource.key == key) {
+            if now.mono >= resource.until {
+                resource.again(now, refused);
+            }
+            return;
+        }
+        if self.0.len() == REMEMBERED {
+            let first = (0..REMEMBERED).min_by_key(|at| self.0[*at].until).unwrap_or_default();
+            self.0.swap_remove(first);
+        }
+        self.0.push(Resource { key, refused, wait: FIRST_WAIT, until: now.mono.saturating_add(FIRST_WAIT) });
+    }
+
+    /// Is a rejection of `generation` for it old news? `accepted` is when the last request that was accepted with this
+    /// generation was sent.
+    pub(crate) fn is_known(&mut self, now: Now, key: u64, generation: Generation, accepted: Option<Duration>) -> bool {
+        let Some(resource) = self.0.iter_mut().find(|resource| resource.key == key) else { return false };
+        if generation > resource.refused {
+            // It was tried with a newer token already, by the probe of another: as good as a refused resend.
+            if now.mono >= resource.until {
+                resource.again(now, generation);
+            } else {
+                resource.refused = generation;
+                resource.until = now.mono.saturating_add(resource.wait);
+            }
+        }
+        now.mono < resource.until && accepted.is_some_and(|sent| now.mono.saturating_sub(sent) < EVIDENCE)
+    }
+
+    /// It was accepted. True if it was remembered.
+    pub(crate) fn forget(&mut self, key: u64) -> bool {
+        let before = self.0.len();
+        self.0.retain(|resource| resource.key != key);
+        self.0.len() < before
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Resource {
+    fn again(&mut self, now: Now, refused: Generation) {
+        self.refused = refused;
+        self.wait = self.wait.saturating_mul(2).min(LONGEST_WAIT);
+        self.until = now.mono.saturating_add(self.wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Now {
+        Now::default().after(Duration::from_secs(seconds))
+    }
+
+    fn accepted(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_remembered_resource_needs_its_wait_and_recent_evidence_to_pass() {
+        let generation = Generation::new_provider();
+        let mut resources = Resources::default();
+        assert!(!resources.is_known(at(0), 7, generation, accepted(0)), "not remembered");
+        resources.remember(at(0), 7, generation);
+        assert!(resources.is_known(at(59), 7, generation, accepted(30)));
+        assert!(!resources.is_known(at(59), 7, generation, None), "nobody speaks for the token");
+        assert!(!resources.is_known(at(60), 7, generation, accepted(59)), "the wait is over");
+        resources.remember(at(60), 7, generation);
+        assert!(!resources.is_known(at(130), 7, generation, accepted(70)), "old evidence");
+        assert!(resources.is_known(at(179), 7, generation, accepted(170)), "the wait doubled");
+        assert!(!resources.is_known(at(59), 8, generation, accepted(30)), "another resource");
+    }
+
+    #[test]
+    fn inside_its_wait_a_refusal_changes_nothing_and_the_wait_ends_at_an_hour() {
+        let generation = Generation::new_provider();
+        let mut resources = Resources::default();
+        let mut now = 0;
+        for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+            resources.remember(at(now), 7, generation);
+            resources.remember(at(now + 30), 7, generation);
+            assert_eq!(resources.0[0].until, at(now + minutes * 60).mono);
+            now += minutes * 60;
+        }
+    }
+
+    #[test]
+    fn a_newer_generation_refused_at_first_send_counts_as_a_probe() {
+        let generation = Generation::new_provider();
+        let mut resources = Resources::default();
+        resources.remember(at(0), 7, generation);
+        assert!(resources.is_known(at(50), 7, generation.next(), accepted(49)));
+        assert!(resources.is_known(at(105), 7, generation.next(), accepted(100)), "its wait began anew at 50 s");
+    }
+
+    #[test]
+    fn the_sixty_fifth_takes_the_place_of_the_one_whose_wait_ends_first() {
+        let generation = Generation::new_provider();
+        let mut resources = Resources::default();
+        for key in 0..65 {
+            resources.remember(at(100 - key), key, generation);
+        }
+        assert_eq!(resources.0.len(), 64);
+        assert!(!resources.keys().contains(&63) && resources.keys().contains(&64));
+        assert!(resources.forget(64) && !resources.forget(64));
+    }
+}

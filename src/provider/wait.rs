@@ -1,0 +1,112 @@
+//! Waiting for a flight, each caller with its own deadline on its own runtime.
+
+use super::{
+    shell::{Core, Landing, Verdict},
+    state::{Over, Purpose},
+};
+use crate::{Token, TokenError};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Instant, Sleep},
+};
+
+pin_project! {
+    /// Resolves to what the caller does now: never to another wait.
+    pub(crate) struct Waiter {
+        core: Arc<Core>,
+        landing: Arc<Landing>,
+        purpose: Purpose,
+        // Of the caller, over however many flights.
+        deadline: Instant,
+        // Of this wait.
+        bound: Instant,
+        #[pin]
+        landed: OwnedNotified,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+/// What a caller does after its wait.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Send(Token),
+    Fail(TokenError),
+    Pass,
+}
+
+impl Waiter {
+    pub(super) fn new(
+        core: Arc<Core>,
+        landing: Arc<Landing>,
+        purpose: Purpose,
+        deadline: Instant,
+        bound: Instant,
+    ) -> Self {
+        // Before `over` is looked at, so that one of the two tells (see the shell).
+        let landed = Arc::clone(&landing.landed).notified_owned();
+        let number = landing.number;
+        let left = core.event(|machine, now, _| machine.left(now, number)).unwrap_or_default();
+        // A moment later, so that the flight is past its limit then.
+        let lost = Instant::now() + left + std::time::Duration::from_millis(1);
+        Self { landed, sleep: tokio::time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
+    }
+
+    /// How the wait ended, if it has.
+    fn poll_over(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
+        let mut this = self.project();
+        if let Some(over) = this.landing.over() {
+            return Poll::Ready(over);
+        }
+        if this.landed.poll(cx).is_ready() {
+            return Poll::Ready(this.landing.over().unwrap_or(Over::Lost));
+        }
+        loop {
+            ready!(this.sleep.as_mut().poll(cx));
+            if Instant::now() >= *this.bound {
+                return Poll::Ready(Over::Bound);
+            }
+            // The moment has come at which the flight, if it still is, would be lost.
+            let number = this.landing.number;
+            if this.core.event(|machine, now, _| machine.left(now, number)).is_none() {
+                return Poll::Ready(Over::Lost);
+            }
+            this.sleep.as_mut().reset(*this.bound);
+        }
+    }
+}
+
+impl Future for Waiter {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            let mut over = ready!(self.as_mut().poll_over(cx));
+            if over == Over::Lost && Instant::now() >= self.deadline {
+                over = Over::Bound;
+            }
+            let (purpose, deadline) = (self.purpose, self.deadline);
+            let core = Arc::clone(&self.core);
+            match core.decide(purpose, Some(deadline), |machine, now, _| machine.woken(now, over, purpose)) {
+                Verdict::Send(token) => return Poll::Ready(Outcome::Send(token)),
+                Verdict::Fail(error) => return Poll::Ready(Outcome::Fail(error)),
+                Verdict::Pass => return Poll::Ready(Outcome::Pass),
+                Verdict::Wait(next) => self.set(next),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("flight", &self.landing.number).finish_non_exhaustive()
+    }
+}
