@@ -103,24 +103,24 @@ where
     }
 
     /// The inner service is ready, and may have taken its time: the token to send now, or a wait for one.
-    fn recheck(&mut self, token: Token) -> Result<Token, Waiter> {
+    fn recheck(&mut self, token: Token) -> Verdict {
         if let Some(newest) = self.provider().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
-            return Ok(newest);
+            return Verdict::Send(newest);
         }
         if let Some(living) = self.provider().living() {
-            return Ok(living);
+            return Verdict::Send(living);
         }
         if !std::mem::replace(&mut self.went_back, true) {
             match self.provider().acquire() {
-                Verdict::Send(token) => return Ok(token),
+                Verdict::Fail(_) | Verdict::Pass => {}
+                Verdict::Send(token) => return Verdict::Send(token),
                 Verdict::Wait(wait) => {
                     self.service = self.service.clone();
-                    return Err(wait);
+                    return Verdict::Wait(wait);
                 }
-                Verdict::Fail(_) | Verdict::Pass => {}
             }
         }
-        Ok(token)
+        Verdict::Send(token)
     }
 
     /// Splits, attaches, calls. The service is ready. `watch` is the moment, if the answer is to be remembered.
@@ -267,16 +267,19 @@ where
                     if let Err(error) = ready!(sender.service.poll_ready(cx)) {
                         return Poll::Ready(this.answer.take().unwrap_or_else(|| Err(error.into())));
                     }
-                    match token.take().map(|token| sender.recheck(token)).transpose() {
-                        Err(wait) => State::Wait { wait },
-                        Ok(token) => {
-                            // Only now, when the resend is really made, is the old answer gone.
-                            if this.answer.take().is_some() {
-                                sender.attempt.again();
-                            }
-                            State::Send { future: sender.send(token.as_ref(), sender.provider().watch()) }
+                    let token = match token.take().map(|token| sender.recheck(token)) {
+                        Some(Verdict::Wait(wait)) => {
+                            this.state.set(State::Wait { wait });
+                            continue;
                         }
+                        Some(Verdict::Send(token)) => Some(token),
+                        _ => None,
+                    };
+                    // Only now, when the resend is really made, is the old answer gone.
+                    if this.answer.take().is_some() {
+                        sender.attempt.again();
                     }
+                    State::Send { future: sender.send(token.as_ref(), sender.provider().watch()) }
                 }
                 StateProj::Send { future } => {
                     let mut result = ready!(future.poll(cx)).map_err(Into::into);

@@ -136,7 +136,6 @@ impl TokenProvider {
     }
 
     /// Settings, a seed, a clock.
-    #[must_use]
     pub fn builder() -> TokenProviderBuilder {
         TokenProviderBuilder::default()
     }

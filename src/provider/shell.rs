@@ -318,13 +318,14 @@ impl Core {
 
     /// The loop looks: starts what is due, says how long to sleep.
     pub(crate) fn tick(self: &Arc<Self>) -> Option<Duration> {
-        let (start, sleep) = self.event(|machine, now, _| {
-            let tick = machine.tick(now);
-            (tick.start, tick.wake.map(|wake| (wake, wake.saturating_sub(now.mono))))
-        });
-        self.lock().armed = Some(sleep.map_or(Duration::MAX, |(wake, _)| wake));
+        let start = self.event(|machine, now, _| machine.tick(now));
         self.start(start);
-        sleep.map(|(_, sleep)| sleep)
+        let now = self.clocks.now();
+        // Read and armed under one lock: whatever changes the plan afterwards finds out that the loop sleeps too long.
+        let mut locked = self.lock();
+        let wake = locked.machine.wake(now);
+        locked.armed = Some(wake.unwrap_or(Duration::MAX));
+        wake.map(|wake| wake.saturating_sub(now.mono))
     }
 }
 

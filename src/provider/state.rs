@@ -9,15 +9,22 @@
 //!   second, so a wake-up always finds something to do.
 //! - Only the flight under way may ask the source and land: everything a task does names its flight's number.
 
+mod landing;
+mod outside;
+mod rejection;
+
+pub(crate) use landing::Landed;
+pub(crate) use rejection::Rejection;
+
 use super::{
     Settings, TokenStatus,
-    backoff::{Backoff, Failure},
-    schedule::{AbsurdExpiry, Band, Held, Standing, dies},
-    storm::{Resources, Storm, is_hasty},
+    backoff::Backoff,
+    schedule::{Band, Held},
+    storm::{Resources, Storm},
 };
 use crate::{
     FetchError, Generation, Token, TokenError, TokenRequest,
-    clock::{Now, since_epoch, system_time},
+    clock::{Now, system_time},
     source::Reason,
 };
 use std::{
@@ -52,6 +59,7 @@ pub(crate) struct Machine {
     notes: Vec<Note>,
     warned_absurd: bool,
     warned_skew: bool,
+    warned_early: bool,
 }
 
 #[derive(Debug)]
@@ -116,30 +124,6 @@ pub(crate) enum Over {
     Bound,
 }
 
-/// Somebody saw the server refuse a token.
-#[derive(Debug, Default)]
-pub(crate) struct Rejection {
-    /// It was a resend's.
-    pub(crate) resent: bool,
-    pub(crate) resource: Option<u64>,
-    /// When the last request that was accepted with the current generation was sent.
-    pub(crate) accepted: Option<Duration>,
-    pub(crate) challenge: Option<Arc<str>>,
-}
-
-/// What became of what a flight brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Landed {
-    Stored,
-    Extended,
-    /// The same token, from a source that said when to look again.
-    Unchanged,
-    NoProgress,
-    Failed,
-    /// Not the flight under way, or one begun before a `set` or `clear`.
-    Dropped,
-}
-
 /// Worth a line in the log; each is noted once per change, not per attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
@@ -147,14 +131,6 @@ pub(crate) enum Note {
     BornDead { dead_for: Duration },
     NotYetValid { valid_in: Duration },
     SlowRefresh,
-}
-
-/// What the loop does next.
-#[derive(Debug)]
-pub(crate) struct Tick {
-    pub(crate) start: Option<u64>,
-    /// Look again at this moment of the monotonic clock; never, where there is none.
-    pub(crate) wake: Option<Duration>,
 }
 
 impl Machine {
@@ -176,6 +152,7 @@ impl Machine {
             notes: Vec::new(),
             warned_absurd: false,
             warned_skew: false,
+            warned_early: false,
         }
     }
 
@@ -313,73 +290,6 @@ impl Machine {
         }
     }
 
-    /// A server refused `generation`.
-    pub(crate) fn rejected(&mut self, now: Now, generation: Generation, rejection: Rejection, roll: f64) -> Decision {
-        let now = self.observe(now);
-        if self.ended.is_some() {
-            return Decision::Pass { start: None };
-        }
-        let Some(held) = self.held.as_mut().filter(|held| held.token.generation() == generation) else {
-            return self.replacement(now);
-        };
-        let hasty = is_hasty(now, held.stored);
-        if rejection.resent {
-            if let Some(key) = rejection.resource {
-                self.resources.remember(now, key, generation);
-                self.version += 1;
-            }
-            if hasty {
-                held.refused = true;
-                if !std::mem::replace(&mut held.counted, true) {
-                    self.storm.add(&self.settings, roll);
-                }
-                return Decision::Pass { start: None };
-            }
-        } else if let Some(key) = rejection.resource
-            && self.resources.is_known(now, key, generation, rejection.accepted)
-        {
-            return Decision::Pass { start: None };
-        }
-        if !std::mem::replace(&mut held.refused, true) && !hasty {
-            self.storm.calm();
-        }
-        let standing = if self.storm.count == 0 { Standing::Marked } else { Standing::Suspect };
-        if held.standing < standing {
-            held.standing = standing;
-            self.version += 1;
-        }
-        let stormy = now.mono < self.storm.until || now.mono < self.backoff.hard;
-        if self.flight.is_none() && stormy {
-            return Decision::Pass { start: None };
-        }
-        let start = self.join(now, Reason::Rejected);
-        if let (Some(_), Some(flight)) = (start, &mut self.flight) {
-            flight.challenge = rejection.challenge;
-            if hasty {
-                self.storm.add(&self.settings, roll);
-            }
-        }
-        // A resend's rejection heals the next request, not this one.
-        if rejection.resent { Decision::Pass { start } } else { Decision::Wait { start, at_most: None } }
-    }
-
-    /// A request carried an older or another provider's token: it wants the current one, nothing more.
-    fn replacement(&mut self, now: Now) -> Decision {
-        let marked = self.band(now) == Band::Marked;
-        match self.asked(now) {
-            Decision::Unavailable(_) => Decision::Pass { start: None },
-            Decision::Send { start, .. } if marked => Decision::Pass { start },
-            decision => decision,
-        }
-    }
-
-    /// A server took a request for something that is remembered.
-    pub(crate) fn accepted(&mut self, key: u64) {
-        if self.resources.forget(key) {
-            self.version += 1;
-        }
-    }
-
     /// Somebody wants a new token, whatever the old one is worth.
     pub(crate) fn forced(&mut self, now: Now) -> Decision {
         let now = self.observe(now);
@@ -412,84 +322,15 @@ impl Machine {
         Decision::Wait { start: self.join(now, Reason::Forced), at_most: Some(runway / 2) }
     }
 
-    // The flight's task.
-
-    /// How long the task must still wait before it may ask the source. None: it is lost.
-    pub(crate) fn leave(&mut self, now: Now, number: u64) -> Option<Duration> {
-        let now = self.observe(now);
-        self.flight.as_ref().filter(|flight| flight.number == number && !flight.void)?;
-        // A last ask in the future is a clock that ran backwards.
-        let since = self.last_ask.map(|last| now.mono.saturating_sub(last.min(now.mono)));
-        Some(since.map_or(Duration::ZERO, |since| self.settings.min_interval.saturating_sub(since)))
-    }
-
-    /// The task asks the source now. False: it may not, it is lost.
-    pub(crate) fn ask(&mut self, now: Now, number: u64) -> bool {
-        let now = self.observe(now);
-        let Some(flight) = self.flight.as_mut().filter(|flight| flight.number == number && !flight.void) else {
-            return false;
-        };
-        flight.asked = Some(now);
-        self.last_ask = Some(now.mono);
-        true
-    }
-
-    /// The source gave a token.
-    pub(crate) fn fetched(&mut self, now: Now, number: u64, token: Token, roll: f64) -> Landed {
-        let now = self.observe(now);
-        let Some(flight) = self.flight.take_if(|flight| flight.number == number) else { return Landed::Dropped };
-        self.version += 1;
-        if flight.void {
-            return Landed::Dropped;
-        }
-        let dies = self.dies(&token, flight.asked.unwrap_or(now), now);
-        let landed = match self.held.take() {
-            Some(held) if held.token.same_bytes(&token) => self.same_again(held, now, &token, dies, roll),
-            held => self.other(held, now, token, dies, roll),
-        };
-        match landed {
-            Landed::Failed => {
-                self.fail(now, FetchError::RejectedTokenAgain, Failure::default(), roll);
-            }
-            Landed::NoProgress => {
-                let runway = self.alive(now);
-                self.backoff.no_progress(now, runway, &self.settings, roll);
-                self.trouble = None;
-            }
-            _ => self.trouble = None,
-        }
-        landed
-    }
-
-    /// The source failed.
-    pub(crate) fn failed(&mut self, now: Now, number: u64, error: FetchError, failure: Failure, roll: f64) -> Landed {
-        let now = self.observe(now);
-        let Some(flight) = self.flight.take_if(|flight| flight.number == number) else { return Landed::Dropped };
-        self.version += 1;
-        if flight.void {
-            return Landed::Dropped;
-        }
-        self.fail(now, error, failure, roll);
-        Landed::Failed
-    }
-
-    /// The task is gone without a result. No failure: no wait follows.
-    pub(crate) fn lost(&mut self, number: u64) {
-        if self.flight.take_if(|flight| flight.number == number).is_some_and(|flight| flight.reason == Reason::Rejected)
-        {
-            self.storm.lost();
-        }
-    }
-
     // The loop.
 
-    pub(crate) fn tick(&mut self, now: Now) -> Tick {
+    /// The loop looks: the flight that is due.
+    pub(crate) fn tick(&mut self, now: Now) -> Option<u64> {
         let now = self.observe(now);
-        let start = match (&self.flight, self.due(now)) {
+        match (&self.flight, self.due(now)) {
             (None, Some(due)) if due <= now.mono => self.join(now, reason(self.band(now))),
             _ => None,
-        };
-        Tick { start, wake: self.wake(now) }
+        }
     }
 
     /// When the loop must look again.
@@ -510,51 +351,6 @@ impl Machine {
             (_, Band::Marked) => Some(waits.max(self.storm.until)),
             (None, _) | (_, Band::Dead) => Some(waits),
             (Some(held), _) => held.stale_at(now).map(|stale| stale.max(waits)),
-        }
-    }
-
-    // Told from outside.
-
-    /// A token that was there before the provider: nobody knows how old, so nothing is clamped to its life.
-    pub(crate) fn seed(&mut self, now: Now, token: Token, roll: f64) {
-        let now = self.observe(now);
-        let dies = self.dies(&token, now, now);
-        self.store(now, token, dies, None, roll);
-    }
-
-    /// Somebody pushed a token.
-    pub(crate) fn set(&mut self, now: Now, token: Token, roll: f64) {
-        let now = self.observe(now);
-        self.start_over();
-        if self.ended == Some(Ended::SignedOut) {
-            self.ended = None;
-        }
-        let dies = self.dies(&token, now, now);
-        self.store(now, token, dies, dies.map(|dies| now.until(dies)), roll);
-    }
-
-    pub(crate) fn clear(&mut self, now: Now) {
-        self.observe(now);
-        self.start_over();
-        self.held = None;
-        self.version += 1;
-        self.ended.get_or_insert(Ended::SignedOut);
-    }
-
-    pub(crate) fn shut_down(&mut self) {
-        self.ended = Some(Ended::ShutDown);
-        self.version += 1;
-    }
-
-    fn start_over(&mut self) {
-        if let Some(flight) = &mut self.flight {
-            flight.void = true;
-        }
-        self.resources.clear();
-        self.storm.calm();
-        self.backoff.forgive();
-        if self.backoff.retry_after <= self.seen {
-            self.trouble = None;
         }
     }
 
@@ -597,7 +393,7 @@ impl Machine {
         let now = Now { mono: self.seen, ..now };
         let limit = self.lost_after();
         if let Some(flight) = &self.flight
-            && now.mono.saturating_sub(flight.started) > limit
+            && now.mono.saturating_sub(flight.started) >= limit
         {
             self.lost(flight.number);
         }
@@ -618,97 +414,6 @@ impl Machine {
         (!runway.is_zero() && runway < Duration::MAX).then_some(runway)
     }
 
-    fn store(&mut self, now: Now, token: Token, dies: Option<Now>, life: Option<Duration>, roll: f64) {
-        self.generation = self.generation.next();
-        self.version += 1;
-        let due = token.refresh_after.map(|after| now.mono.saturating_add(after));
-        let held = Held::new(token.with_generation(self.generation), dies, life, now);
-        let mut held = held.with_thresholds(&self.settings, roll);
-        held.due = due;
-        self.held = Some(held);
-    }
-
-    /// The very bytes that are held came again.
-    fn same_again(&mut self, mut held: Held, now: Now, token: &Token, dies: Option<Now>, roll: f64) -> Landed {
-        let runway = |dies: Option<Now>| dies.map_or(Duration::MAX, |dies| now.until(dies));
-        let (had, has) = (runway(held.dies), runway(dies));
-        // Two readings of one expiry differ by what the clocks drift; less than this is no extension.
-        let noise = Duration::from_secs(1).min(has / 20);
-        let longer = dies.is_some() && (held.dies.is_none() && !has.is_zero() || has > had.saturating_add(noise));
-        let landed = if held.standing > Standing::Good {
-            Landed::Failed
-        } else if longer {
-            let life = dies.map(|dies| now.until(dies));
-            held.extended(dies, life, &self.settings, roll);
-            self.backoff.succeeded();
-            Landed::Extended
-        } else if had.is_zero() && (has.is_zero() || dies.is_none()) {
-            if has.is_zero() {
-                self.note_born_dead(now, dies);
-            }
-            held.extended(None, None, &self.settings, roll);
-            held.due = Some(self.after_failure_wait(now, roll));
-            Landed::Extended
-        } else if token.refresh_after.is_some() {
-            Landed::Unchanged
-        } else {
-            Landed::NoProgress
-        };
-        if let (Landed::Extended | Landed::Unchanged, Some(after)) = (landed, token.refresh_after) {
-            let due = now.mono.saturating_add(after);
-            held.due = Some(held.due.map_or(due, |wait| if landed == Landed::Extended { wait.max(due) } else { due }));
-        }
-        if landed == Landed::Unchanged {
-            self.backoff.succeeded();
-            if held.band(now) != Band::Fresh {
-                // The hint says later, the expiry says now: as after any fetch that brought nothing.
-                let runway = Some(held.runway(now));
-                self.backoff.no_progress(now, runway, &self.settings, roll);
-            }
-        }
-        self.held = Some(held);
-        landed
-    }
-
-    /// Another token than the one held.
-    fn other(&mut self, held: Option<Held>, now: Now, token: Token, dies: Option<Now>, roll: f64) -> Landed {
-        let born_dead = dies.is_some_and(|dies| now.until(dies).is_zero());
-        if !born_dead {
-            self.warned_skew = false;
-            self.backoff.succeeded();
-            self.store(now, token, dies, dies.map(|dies| now.until(dies)), roll);
-            return Landed::Stored;
-        }
-        self.note_born_dead(now, dies);
-        if held.as_ref().is_some_and(|held| {
-            held.dies.is_some() && held.band(now) != Band::Dead && held.standing == Standing::Good && !held.refused
-        }) {
-            self.held = held;
-            return Landed::NoProgress;
-        }
-        // Our clock may be the one that is wrong: the server decides.
-        self.store(now, token, None, None, roll);
-        let due = self.after_failure_wait(now, roll);
-        if let Some(held) = &mut self.held {
-            held.due = Some(due);
-        }
-        Landed::Stored
-    }
-
-    /// When a token that says it is dead is asked for again: the waits grow, but shut nobody out.
-    fn after_failure_wait(&mut self, now: Now, roll: f64) -> Duration {
-        self.backoff.forgive_but_count();
-        now.mono.saturating_add(self.backoff.next_wait(None, &self.settings, roll))
-    }
-
-    fn fail(&mut self, now: Now, error: FetchError, failure: Failure, roll: f64) {
-        let runway = self.alive(now);
-        self.backoff.failed(now, failure, runway, &self.settings, roll);
-        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
-        let next_try = system_time(now.wall.saturating_add(self.backoff.soft.saturating_sub(now.mono)));
-        self.trouble = Some(Trouble { error: Arc::new(error), permanent: failure.permanent, since, next_try });
-    }
-
     /// Why a rejected token has no successor.
     pub(crate) fn why_not(&self, now: Now) -> TokenError {
         self.ended.map_or_else(|| self.error(now), Ended::error)
@@ -725,34 +430,6 @@ impl Machine {
             TokenError::NeedsCredential { error, failing_for, retry_in }
         } else {
             TokenError::Unavailable { error, failing_for, retry_in }
-        }
-    }
-
-    fn dies(&mut self, token: &Token, asked: Now, now: Now) -> Option<Now> {
-        if let Some(not_before) = token.not_before {
-            let valid_in = since_epoch(not_before).saturating_sub(now.wall);
-            if !valid_in.is_zero() {
-                self.notes.push(Note::NotYetValid { valid_in });
-            }
-        }
-        match dies(token, asked, now) {
-            Ok(dies) => {
-                self.warned_absurd = false;
-                dies
-            }
-            Err(AbsurdExpiry) => {
-                if !std::mem::replace(&mut self.warned_absurd, true) {
-                    self.notes.push(Note::AbsurdExpiry);
-                }
-                None
-            }
-        }
-    }
-
-    fn note_born_dead(&mut self, now: Now, dies: Option<Now>) {
-        if !std::mem::replace(&mut self.warned_skew, true) {
-            let dead_for = dies.map_or(Duration::ZERO, |dies| now.wall.saturating_sub(dies.wall));
-            self.notes.push(Note::BornDead { dead_for });
         }
     }
 

@@ -55,8 +55,7 @@ impl Waiter {
         let landed = Arc::clone(&landing.landed).notified_owned();
         let number = landing.number;
         let left = core.event(|machine, now, _| machine.left(now, number)).unwrap_or_default();
-        // A moment later, so that the flight is past its limit then.
-        let lost = Instant::now() + left + std::time::Duration::from_millis(1);
+        let lost = Instant::now() + left;
         Self { landed, sleep: tokio::time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
     }
 

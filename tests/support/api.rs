@@ -41,13 +41,15 @@ pub struct Seen {
 #[derive(Clone)]
 pub struct Api(Arc<Mutex<State>>);
 
+type Judge = dyn FnMut(&Seen) -> Option<Response<Full<Bytes>>> + Send;
+
 struct State {
     revoked: HashSet<String>,
     /// Every token that was seen before this call is dead.
     forbidden: HashSet<String>,
     refuse_all: bool,
     refusal: Box<dyn Fn() -> Response<Full<Bytes>> + Send>,
-    judge: Option<Box<dyn FnMut(&Seen) -> Option<Response<Full<Bytes>>> + Send>>,
+    judge: Option<Box<Judge>>,
     delay: Duration,
     seen: Vec<Seen>,
 }
