@@ -114,6 +114,9 @@ fn main() -> Result<(), BoxError> {
     println!("  tower-http, fixed header                 {fixed:>6} ns");
     println!("  tower::retry over it, a copy kept        {kept:>6} ns");
     println!("  this layer, no copy kept                 {ours:>6} ns   {:.2} of the first", ratio(ours, fixed));
-    println!("  this layer, a copy kept for the resend   {ours_kept:>6} ns   {:.2} of the second", ratio(ours_kept, kept));
+    println!(
+        "  this layer, a copy kept for the resend   {ours_kept:>6} ns   {:.2} of the second",
+        ratio(ours_kept, kept)
+    );
     Ok(())
 }

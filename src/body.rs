@@ -3,9 +3,17 @@
 //! The inner service always sees the caller's own body type. By default the type itself knows ([`ReplayBody`]); for body types of third
 //! crates the layer takes a [strategy](KeepBody): never keep, or a closure that copies.
 
+mod tee;
+
+pub use tee::Tee;
+
 use bytes::{Buf, Bytes};
-use http_body_util::{Empty, Full};
-use std::{any::TypeId, fmt, sync::Arc};
+use http_body::Body;
+use http_body_util::{
+    Empty, Full,
+    combinators::{BoxBody, UnsyncBoxBody},
+};
+use std::{any::TypeId, fmt, pin::Pin, sync::Arc};
 
 /// A body that knows how to be sent again.
 pub trait ReplayBody: Sized {
@@ -29,17 +37,72 @@ impl<B> Split<B> {
 
     /// Both are the same bytes, and neither reads from the other: not for clones that share one stream.
     pub fn copied(send: B, kept: B) -> Self {
-        Self { send, keep: Some(KeptBody(kept)) }
+        Self { send, keep: Some(KeptBody(Kept::Copy(kept))) }
+    }
+
+    /// Records up to `limit` bytes while the body is sent, so that what was recorded and what is left can be sent again: for bodies
+    /// that box any other. `wrap` makes the caller's type of a [`Tee`], `map_err` the error of what it boxes.
+    ///
+    /// A body that says it is longer is not recorded; once more has come than fits, the record is dropped and the body can be sent this once. The
+    /// first sending of a body that is sent again ends with an error, so that no server takes the half for the whole; an error type that cannot say so
+    /// (anything but [`BoxError`](crate::BoxError) and [`io::Error`](std::io::Error)) is resent only if the server had read it all.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, combinators::BoxBody};
+    /// use tower_jwt_refresh::{BoxError, ReplayBody, body::Split};
+    ///
+    /// struct Mine(BoxBody<Bytes, BoxError>);
+    /// # impl http_body::Body for Mine {
+    /// #     type Data = Bytes;
+    /// #     type Error = BoxError;
+    /// #     fn poll_frame(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+    /// #         std::pin::Pin::new(&mut self.0).poll_frame(cx)
+    /// #     }
+    /// # }
+    ///
+    /// impl ReplayBody for Mine {
+    ///     fn split(self, limit: usize) -> Split<Self> {
+    ///         Split::tee(self, limit, |tee| Mine(tee.boxed()), |error| error)
+    ///     }
+    /// }
+    /// ```
+    pub fn tee<E>(body: B, limit: usize, wrap: fn(Tee<B, E>) -> B, map_err: fn(B::Error) -> E) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        E: 'static,
+    {
+        if body.size_hint().lower() > limit as u64 {
+            return Self::once(body);
+        }
+        let (send, record) = tee::tee(body, limit, wrap, map_err);
+        Self { send, keep: Some(KeptBody(Kept::Record(record))) }
     }
 }
 
 /// What is kept of a body that was sent.
-pub struct KeptBody<B>(B);
+pub struct KeptBody<B>(Kept<B>);
+
+enum Kept<B> {
+    Copy(B),
+    Record(Box<dyn tee::Replay<B>>),
+}
 
 impl<B> KeptBody<B> {
-    /// The body to send again.
-    pub(crate) fn into_body(self) -> B {
-        self.0
+    /// Can it be sent again?
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.0 {
+            Kept::Copy(_) => true,
+            Kept::Record(record) => record.is_whole(),
+        }
+    }
+
+    /// The body to send again, and what keeps it for a third time, if that is the same. None: it cannot be sent again any more.
+    pub(crate) fn again(self) -> Option<(B, Option<Self>)> {
+        match self.0 {
+            Kept::Copy(body) => Some((body, None)),
+            Kept::Record(record) => Some((record.again()?, Some(Self(Kept::Record(record))))),
+        }
     }
 }
 
@@ -102,6 +165,24 @@ impl ReplayBody for Vec<u8> {
 impl ReplayBody for &'static str {
     fn split(self, limit: usize) -> Split<Self> {
         by_clone(self, 0, limit)
+    }
+}
+
+impl<E: 'static> ReplayBody for BoxBody<Bytes, E> {
+    fn split(self, limit: usize) -> Split<Self> {
+        Split::tee(self, limit, Self::new, |error| error)
+    }
+}
+
+impl<E: 'static> ReplayBody for UnsyncBoxBody<Bytes, E> {
+    fn split(self, limit: usize) -> Split<Self> {
+        Split::tee(self, limit, Self::new, |error| error)
+    }
+}
+
+impl<E: 'static> ReplayBody for Pin<Box<dyn Body<Data = Bytes, Error = E> + Send>> {
+    fn split(self, limit: usize) -> Split<Self> {
+        Split::tee(self, limit, |tee| Box::pin(tee), |error| error)
     }
 }
 
@@ -192,7 +273,7 @@ mod tests {
         struct Foreign(u8);
         assert!(Never.split(Foreign(1), 10).keep.is_none());
         let small = CopyWith::new(|body: &Foreign| (body.0 < 5).then_some(Foreign(body.0)));
-        assert_eq!(small.split(Foreign(1), 0).keep.map(|kept| kept.into_body().0), Some(1));
+        assert_eq!(small.split(Foreign(1), 0).keep.and_then(KeptBody::again).map(|(body, _)| body.0), Some(1));
         assert!(small.split(Foreign(9), 0).keep.is_none());
     }
 }

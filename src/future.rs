@@ -127,14 +127,17 @@ where
     fn send(&mut self, token: Option<&Token>, watch: Option<Now>) -> S::Future {
         let wish = self.policy.clone_request(&self.attempt).and_then(|copy| copy.wish());
         let mut request = self.attempt.take_request().expect("a request is sent once");
+        let keeper = self.attempt.take_keeper();
         // The copy is taken before the token goes in: it never holds one.
         if let Some((limit, head)) = wish.and_then(|limit| Some((limit, request.copy_head()?))) {
-            let (keep, mut kept) = (&self.keep, None);
-            request = request.map_body(|body| {
-                let split = keep.split(body, limit);
-                kept = split.keep;
-                split.send
-            });
+            let (keep, mut kept) = (&self.keep, keeper);
+            if kept.is_none() {
+                request = request.map_body(|body| {
+                    let split = keep.split(body, limit);
+                    kept = split.keep;
+                    split.send
+                });
+            }
             if let Some(body) = kept {
                 self.attempt.keeps(head, body);
             }
@@ -276,8 +279,11 @@ where
                         _ => None,
                     };
                     // Only now, when the resend is really made, is the old answer gone.
-                    if this.answer.take().is_some() {
-                        sender.attempt.again();
+                    if let Some(answer) = this.answer.take()
+                        && !sender.attempt.again()
+                    {
+                        // The server went on reading until the record was full.
+                        return Poll::Ready(answer);
                     }
                     State::Send { future: sender.send(token.as_ref(), sender.provider().watch()) }
                 }

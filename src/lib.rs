@@ -71,8 +71,9 @@
 //! # Limits
 //! - The background loop needs [`TokenProvider::init`], and like every timer it stands still while the machine sleeps: after a suspend it is the
 //!   first request that finds the token dead, and waits for a new one.
-//! - A request body is sent again only if it can be copied: in-memory bodies by themselves ([`ReplayBody`]), others by a
-//!   [closure](JwtRefreshLayer::replay_with). Where it cannot, the caller gets the 401, and the next request a new token.
+//! - A request body is sent again if it is in memory, or boxed and not above 128 KiB: it is recorded while it is sent ([`ReplayBody`]). For types of
+//!   third crates there is a [closure](JwtRefreshLayer::replay_with). Where it cannot be sent again, the caller gets the 401, and the next request
+//!   a new token.
 //! - Redirects that a client follows *below* the layer are out of its hands. reqwest and tower-http strip `Authorization` when they
 //!   lead to another host, but not a custom header.
 //! - A large HTTP/1.1 upload that is refused early mostly ends in a broken pipe instead of the 401, so there is no refusal to see; the next request

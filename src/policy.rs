@@ -29,6 +29,8 @@ use tower::retry::Policy;
 /// A resend happens only if [`can_resend`](Self::can_resend); otherwise the answer goes to the caller whatever the policy returned.
 pub struct Attempt<R: ReplayRequest> {
     hold: Hold<R>,
+    /// The record of a body that is being resent, which would keep it for another time.
+    keeper: Option<KeptBody<R::Body>>,
     sent: Option<Sent>,
     refused: Option<Refused>,
     /// Sendings before this one that a server answered by refusing the token.
@@ -60,7 +62,7 @@ pub(crate) struct Refused {
 
 impl<R: ReplayRequest> Attempt<R> {
     pub(crate) fn new(request: R) -> Self {
-        Self { hold: Hold::Whole(request), sent: None, refused: None, replaced: 0 }
+        Self { hold: Hold::Whole(request), keeper: None, sent: None, refused: None, replaced: 0 }
     }
 
     /// The request before it is sent, without the token. None afterwards.
@@ -76,7 +78,7 @@ impl<R: ReplayRequest> Attempt<R> {
     /// body that would need more is sent without a copy.
     #[must_use]
     pub fn keep(&self, limit: usize) -> Self {
-        Self { hold: Hold::Asked(limit), sent: None, refused: None, replaced: self.replaced }
+        Self { hold: Hold::Asked(limit), keeper: None, sent: None, refused: None, replaced: self.replaced }
     }
 
     /// The request's method, while the request or a copy of it is here.
@@ -92,7 +94,7 @@ impl<R: ReplayRequest> Attempt<R> {
     /// Is there a copy to send again?
     #[must_use]
     pub fn can_resend(&self) -> bool {
-        matches!(self.hold, Hold::Kept(..))
+        matches!(&self.hold, Hold::Kept(_, body) if body.is_whole())
     }
 
     /// The copy's headers, to mark a resend. They never hold the token.
@@ -145,14 +147,20 @@ impl<R: ReplayRequest> Attempt<R> {
         }
     }
 
-    /// The copy becomes the request.
-    pub(crate) fn again(&mut self) {
-        self.hold = match std::mem::replace(&mut self.hold, Hold::Nothing) {
-            Hold::Kept(head, body) => Hold::Whole(R::assemble(head, body.into_body())),
-            other => other,
-        };
+    /// The copy becomes the request. False: there is none that is whole.
+    pub(crate) fn again(&mut self) -> bool {
+        let Hold::Kept(head, body) = std::mem::replace(&mut self.hold, Hold::Nothing) else { return false };
+        let Some((body, keeper)) = body.again() else { return false };
+        self.hold = Hold::Whole(R::assemble(head, body));
+        self.keeper = keeper;
         self.sent = None;
         self.refused = None;
+        true
+    }
+
+    /// What keeps the body already, from a sending before.
+    pub(crate) fn take_keeper(&mut self) -> Option<KeptBody<R::Body>> {
+        self.keeper.take()
     }
 
     pub(crate) fn keeps(&mut self, head: R::Head, body: KeptBody<R::Body>) {
@@ -161,7 +169,7 @@ impl<R: ReplayRequest> Attempt<R> {
 
     /// It is sent now. `request` is what goes out.
     pub(crate) fn sends(&mut self, generation: Generation, request: &R, watch: Option<Now>) {
-        let kept = self.can_resend();
+        let kept = matches!(self.hold, Hold::Kept(..));
         self.sent = Some(Sent {
             generation,
             origin: (!kept).then(|| request.target().key(None)),
