@@ -137,4 +137,33 @@ pub enum ConfigError {
         "`{0}` is no origin: write scheme, host and, where it is not the scheme's own, port, such as `https://api.example.com`"
     )]
     NotAnOrigin(String),
+    /// An endpoint that nothing can be sent to. Not quoted: it may hold a secret.
+    #[error("the endpoint {problem}")]
+    IllegalEndpoint {
+        /// What is wrong with it, and what to write instead.
+        problem: &'static str,
+    },
+    /// Plaintext to another machine: everybody on the way would read the credential and the token.
+    #[error("the credential is not sent to {host} in plaintext: use https, or allow it by name with `allow_plaintext`")]
+    PlaintextEndpoint {
+        /// Where it would have gone.
+        host: String,
+    },
+    /// A credential that cannot be sent. Not quoted.
+    #[error("the credential for {place} {problem}")]
+    IllegalCredential {
+        /// Where it was to go.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// No certificates to check servers by.
+    #[error("{problem}")]
+    RootCertificates {
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+    /// What is no JSON pointer.
+    #[error("`{0}` is no JSON pointer (RFC 6901): write the way to the token, such as `/data/token`")]
+    NotAPointer(String),
 }

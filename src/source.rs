@@ -19,7 +19,7 @@
 #[cfg(feature = "exchange")]
 mod exchange;
 #[cfg(feature = "exchange")]
-pub use exchange::{Exchange, ExchangeError};
+pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -130,12 +130,7 @@ impl SourceError {
 
     /// The one that a source put into its error's chain.
     pub(crate) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        // An `io::Error` hides what it was made of: its `source` is that one's source.
-        let inner = |error: &'a (dyn Error + 'static)| match error.downcast_ref::<std::io::Error>() {
-            Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-            None => error.source(),
-        };
-        std::iter::successors(Some(error), |error| inner(*error)).take(64).find_map(|error| error.downcast_ref())
+        chain(error).find_map(|error| error.downcast_ref())
     }
 
     pub(crate) fn is_permanent(&self) -> bool {
@@ -161,6 +156,16 @@ impl Error for SourceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.error)
     }
+}
+
+/// An error and what is behind it, so far as anybody would read.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    // An `io::Error` hides what it was made of: its `source` is that one's source.
+    let inner = |error: &'a (dyn Error + 'static)| match error.downcast_ref::<std::io::Error>() {
+        Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    };
+    std::iter::successors(Some(error), move |error| inner(*error)).take(64)
 }
 
 #[cfg(test)]
