@@ -147,7 +147,7 @@ impl ExchangeBuilder {
     /// # Errors
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that
     /// cannot work.
-    pub fn build(self) -> Result<Exchange, ConfigError> {
+    pub fn build(mut self) -> Result<Exchange, ConfigError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
@@ -161,6 +161,8 @@ impl ExchangeBuilder {
             Some(roots) => Roots::Only(roots),
             None => Roots::System,
         };
+        // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
+        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         Ok(Exchange(Arc::new(Inner {
             client: client::client(roots, self.connect_timeout)?,
             endpoint: self.endpoint,
