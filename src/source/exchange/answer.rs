@@ -99,7 +99,7 @@ pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>
         result => result,
     };
     let token = token.map_err(AnswerError::IllegalToken)?;
-    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()].into_iter().flatten())?;
+    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()])?;
     Ok(said.put_on(token, date))
 }
 

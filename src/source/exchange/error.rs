@@ -4,7 +4,7 @@ use super::AnswerError;
 use crate::{BoxError, SourceError, source::chain};
 use http::StatusCode;
 use hyper_util::client::legacy;
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 /// Why an [`Exchange`](super::Exchange) brought no token.
 ///
@@ -111,7 +111,7 @@ fn advice(status: StatusCode) -> &'static str {
 
 impl ExchangeError {
     pub(super) fn of_client(endpoint: Arc<str>, error: legacy::Error) -> Self {
-        if chain(&error).any(|error| error.is::<rustls::Error>()) {
+        if chain(&error).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls { endpoint, error: error.into() }
         } else if error.is_connect() {
             Self::Connect { endpoint, error: error.into() }

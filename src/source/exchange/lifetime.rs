@@ -21,9 +21,10 @@ pub(super) struct Said {
 
 impl Said {
     /// The first object that has a member decides about it.
-    pub(super) fn by<'a>(objects: impl Iterator<Item = &'a Object<'a>> + Clone) -> Result<Self, AnswerError> {
+    pub(super) fn by(objects: [Option<&Object<'_>>; 2]) -> Result<Self, AnswerError> {
         let first = |name| {
-            objects.clone().map(|object| object.get(name)).find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
+            let mut found = objects.into_iter().flatten().map(|object| object.get(name));
+            found.find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
         };
         let (span, moment) = (first("expires_in")?, first("expires_at")?);
         let said = Self { span: span.and_then(self::span), moment: moment.and_then(self::moment), absurd: false };
