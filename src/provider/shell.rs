@@ -259,8 +259,7 @@ impl Core {
     /// Nobody can wait here: send what lives.
     fn instead_of_waiting(&self, purpose: Purpose, error: TokenError) -> Verdict {
         match purpose {
-            Purpose::Replace(_) => Verdict::Pass,
-            Purpose::Refresh => Verdict::Fail(error),
+            Purpose::Replace(_) | Purpose::Refresh => Verdict::Fail(error),
             Purpose::Send => {
                 self.event(|machine, now, _| machine.living(now)).map_or(Verdict::Fail(error), Verdict::Send)
             }
