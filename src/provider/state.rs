@@ -276,6 +276,9 @@ impl Machine {
         // meanwhile has died.
         let again = matches!(over, Over::Landed | Over::Lost | Over::Patience);
         if let Purpose::Replace(_) = purpose {
+            if over == Over::Bound && self.ended.is_none() {
+                return Decision::Unavailable(TokenError::TimedOut { after: self.settings.longest_wait() });
+            }
             if self.ended.is_some() || !again || self.shut(Band::Marked, now) {
                 return Decision::Pass { start: None };
             }
