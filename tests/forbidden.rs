@@ -50,3 +50,131 @@ async fn a_forbidden_thing_costs_one_refresh_and_then_its_401s_pass_through() {
     assert_eq!(endpoint.fetches(), 2, "inside its minute nothing is fetched for it");
     assert_eq!(api.tokens().iter().filter(|token| *token == "t2").count(), 23, "and nothing is sent twice");
 }
+
+/// What a day costs: the fetches, and the requests for other things that had to wait. Something forbidden is polled every 61 s if `poll`.
+async fn a_day(life: Duration, poll: bool) -> (usize, usize) {
+    let endpoint = Endpoint::new(Reply::New(life)).taking(SECOND);
+    let (provider, api) = forbidding(&endpoint).await;
+    let end = Instant::now() + DAY;
+    let mut waited = 0;
+    while Instant::now() < end {
+        let forbidden = async {
+            if poll {
+                assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::UNAUTHORIZED);
+            }
+        };
+        // One in the middle of the fetch, if there is one, and one as evidence.
+        let good = async {
+            for pause in [SECOND / 2, 59 * SECOND] {
+                pass(pause).await;
+                let sent = Instant::now();
+                assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+                waited += usize::from(!sent.elapsed().is_zero());
+            }
+            pass(SECOND + SECOND / 2).await;
+        };
+        tokio::join!(forbidden, good);
+    }
+    (endpoint.fetches(), waited)
+}
+
+// Scenario 126.
+#[tokio::test(start_paused = true)]
+async fn a_day_of_polling_a_forbidden_thing_costs_some_thirty_fetches_and_one_wait_of_the_others() {
+    assert_eq!(a_day(DAY * 7, false).await, (1, 0));
+    // Tried anew after 1, 2, 4 ... 32 minutes, and then once an hour: 1 + 6 + 22.
+    assert_eq!(a_day(DAY * 7, true).await, (1 + 29, 1));
+}
+
+// Scenario 126.
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_thing_is_tried_with_the_tokens_that_others_fetch_anyway() {
+    let (fetches, waited) = a_day(HOUR, false).await;
+    assert_eq!(waited, 0);
+    let (polled, waited) = a_day(HOUR, true).await;
+    // Only the first hour costs more, and a fetch that falls between the evidence and the poll.
+    assert!(polled <= fetches + 15, "{polled} instead of {fetches}");
+    assert!(waited <= 10, "{waited}");
+}
+
+/// Polls every 61 s until the thing is tried for the `count`-th time, with a good request before each.
+async fn until_tried(count: usize, endpoint: &Endpoint, provider: &TokenProvider, api: &Api) {
+    while endpoint.fetches() < count {
+        pass(SECOND).await;
+        assert_eq!(status(provider, api, GOOD).await, StatusCode::OK);
+        pass(MINUTE).await;
+        assert_eq!(status(provider, api, GOOD).await, StatusCode::OK);
+        assert_eq!(status(provider, api, FORBIDDEN).await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+// Scenario 126.
+#[tokio::test(start_paused = true)]
+async fn a_real_revocation_is_healed_at_once_while_something_is_forbidden() {
+    let endpoint = Endpoint::new(Reply::New(DAY * 7));
+    let (provider, api) = forbidding(&endpoint).await;
+    until_tried(8, &endpoint, &provider, &api).await;
+    pass(10 * MINUTE).await;
+    api.revoke("t8");
+    for _ in 0..10 {
+        assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    }
+    assert_eq!(endpoint.fetches(), 9);
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(endpoint.fetches(), 9, "it was tried with the new token, and that was that");
+}
+
+// Scenario 126.
+#[tokio::test(start_paused = true)]
+async fn a_thing_that_is_allowed_again_works_at_once_and_is_forgotten() {
+    let endpoint = Endpoint::new(Reply::New(DAY * 7));
+    let (provider, api) = forbidding(&endpoint).await;
+    until_tried(6, &endpoint, &provider, &api).await;
+    pass(2 * MINUTE).await;
+    api.allow("/forbidden");
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::OK);
+    assert_eq!(endpoint.fetches(), 6);
+    // Forgotten: its next 401 is like anybody's.
+    api.revoke("t6");
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    pass(2 * MINUTE).await;
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    api.revoke("t7");
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::OK);
+    assert_eq!(endpoint.fetches(), 8);
+}
+
+// Scenario 141.
+#[tokio::test(start_paused = true)]
+async fn old_evidence_does_not_lock_a_thing_out_when_all_other_traffic_has_ended() {
+    let endpoint = Endpoint::new(Reply::New(DAY * 7));
+    let (provider, api) = forbidding(&endpoint).await;
+    // By now it is left alone for an hour.
+    until_tried(8, &endpoint, &provider, &api).await;
+    pass(MINUTE * 2).await;
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    api.allow("/forbidden");
+    api.revoke("t8");
+    let ended = Instant::now();
+    while status(&provider, &api, FORBIDDEN).await != StatusCode::OK {
+        assert!(ended.elapsed() < 70 * SECOND, "the last accepted request still speaks for a dead token");
+        pass(5 * SECOND).await;
+    }
+    assert_eq!(ended.elapsed(), MINUTE, "no sooner: nothing told a forbidden thing from a dead token");
+    assert_eq!(endpoint.fetches(), 9);
+}
+
+// Scenario 141: what the other half is for.
+#[tokio::test(start_paused = true)]
+async fn a_thing_that_is_polled_alone_is_tried_at_most_once_a_poll() {
+    let endpoint = Endpoint::new(Reply::New(DAY * 7));
+    let (provider, api) = forbidding(&endpoint).await;
+    for polls in 1..=20 {
+        assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(endpoint.fetches(), 1 + polls);
+        pass(61 * SECOND).await;
+    }
+    api.allow("/forbidden");
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::OK);
+    assert_eq!(endpoint.fetches(), 21);
+}
