@@ -178,3 +178,57 @@ async fn a_thing_that_is_polled_alone_is_tried_at_most_once_a_poll() {
     assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::OK);
     assert_eq!(endpoint.fetches(), 21);
 }
+
+// Scenario 76: a refusal that is old news touches nothing, a resend's neither.
+#[tokio::test(start_paused = true)]
+async fn a_slow_refusal_that_met_a_newer_token_is_old_news_too() {
+    let endpoint = Endpoint::new(Reply::New(DAY));
+    let (provider, api) = forbidding(&endpoint).await;
+    until_tried(4, &endpoint, &provider, &api).await;
+    api.set_delay(20 * SECOND);
+    let slow = tokio::spawn({
+        let (provider, api) = (provider.clone(), api.clone());
+        async move { status(&provider, &api, FORBIDDEN).await }
+    });
+    pass(SECOND).await;
+    api.set_delay(Duration::ZERO);
+    provider.refresh().await.unwrap();
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    assert_eq!(slow.await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(api.tokens().iter().filter(|token| *token == "t5").count(), 2, "it was sent again with the newer token");
+    pass(SECOND).await;
+    assert_eq!(endpoint.fetches(), 5, "and the newer token was left alone");
+}
+
+// Scenario 143: one URL for everything, told apart by the body alone.
+#[tokio::test(start_paused = true)]
+async fn forbidden_queries_to_the_one_url_of_everything_do_not_keep_revocations_from_healing() {
+    const QUERY: &str = "https://api.example.com/graphql";
+    let endpoint = Endpoint::new(Reply::New(DAY)).taking(SECOND / 10);
+    let (provider, api) = forbidding(&endpoint).await;
+    let revoked = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    api.judge_by({
+        let revoked = std::sync::Arc::clone(&revoked);
+        move |seen| {
+            let dead = seen.token.as_ref() == Some(&*revoked.lock().unwrap());
+            (dead || seen.body == "forbidden").then(|| support::answer(401, "refused"))
+        }
+    });
+    // How many seconds things may go wrong after a revocation.
+    let (mut ill, mut limit) = (0, 0);
+    for second in 0..3600u32 {
+        if second % 431 == 430 {
+            provider.current().unwrap().expose_secret().clone_into(&mut revoked.lock().unwrap());
+            // No storm wait is longer than a minute: healed at once unless it still runs since the last forbidden query.
+            (ill, limit) = (0, if (second - 99) % 100 > 60 { 0 } else { 60 });
+        }
+        let body = if second % 100 == 99 { "forbidden" } else { "good" };
+        let answer = send(&provider, &api, support::post(QUERY, body)).await.status();
+        assert!(body == "good" || answer == StatusCode::UNAUTHORIZED);
+        ill += u32::from(body == "good" && answer != StatusCode::OK);
+        assert!(ill <= limit, "{second}: not healed in time");
+        pass(SECOND).await;
+    }
+    // Each of the 36 forbidden ones costs at most a fetch, each of the 8 revocations one.
+    assert!(endpoint.fetches() <= 1 + 36 + 8, "{}", endpoint.fetches());
+}
