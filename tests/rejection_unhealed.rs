@@ -124,6 +124,44 @@ async fn a_source_that_gives_the_refused_token_again_causes_no_resend_and_one_li
     );
 }
 
+// square/okhttp#1395: in a storm, where the refused token is not marked and all others go on sending it.
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_fails_in_a_storm_does_not_resend_the_refused_token_either() {
+    let endpoint = Endpoint::hourly();
+    let (provider, api) = revoked(&endpoint).await;
+    api.refuse_all(true);
+    assert!(refused(send(&provider, &api, get(URI)).await).await);
+    assert_eq!(api.tokens(), ["t1", "t2"]);
+    // Its storm wait is over.
+    pass(2 * SECOND).await;
+    endpoint.usually(Reply::Fail);
+    assert!(refused(send(&provider, &api, get(URI)).await).await);
+    assert_eq!(api.tokens(), ["t1", "t2", "t2"]);
+    assert_eq!(endpoint.fetches(), 3);
+}
+
+// ktorio/ktor#3460, the other way round: the newer token is known to be refused as well.
+#[tokio::test(start_paused = true)]
+async fn a_late_401_for_an_old_token_is_not_resent_with_a_newer_one_that_was_refused_meanwhile() {
+    let endpoint = Endpoint::hourly();
+    let (provider, api) = revoked(&endpoint).await;
+    api.set_delay(2 * MINUTE);
+    let late = tokio::spawn({
+        let (provider, api) = (provider.clone(), api.clone());
+        async move { refused(send(&provider, &api, get(URI)).await).await }
+    });
+    settle().await;
+    api.set_delay(Duration::ZERO);
+    provider.refresh().await.unwrap();
+    pass(2 * MINUTE - SECOND / 10).await;
+    api.revoke("t2");
+    endpoint.usually(Reply::Fail);
+    assert!(refused(send(&provider, &api, get(URI)).await).await);
+    assert!(late.await.unwrap());
+    assert_eq!(api.tokens(), ["t1", "t2"]);
+    assert_eq!(endpoint.fetches(), 3);
+}
+
 // talesofai/cohub#152.
 #[tokio::test(start_paused = true)]
 async fn a_flight_of_an_old_token_that_fails_late_leaves_the_token_set_meanwhile_alone() {

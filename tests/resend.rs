@@ -120,14 +120,19 @@ async fn many_resends_allowed_are_no_loop_against_a_server_that_refuses_everythi
     assert_eq!(send(&layer, &api, get(URI)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(api.tokens(), ["t1", "t2"], "a token that was just minted and is refused ends it");
     assert_eq!(endpoint.fetches(), 2);
+    // Nor if the refusals take so long that the token is no longer young.
+    api.forget_seen();
+    pass(MINUTE).await;
+    api.set_delay(20 * SECOND);
+    assert_eq!(send(&layer, &api, get(URI)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(api.tokens().len(), 2);
 }
 
-// A token revoked again while the resend was under way, and replaced by others meanwhile.
-#[tokio::test(start_paused = true)]
-async fn a_second_resend_takes_a_token_that_is_newer_still() {
+/// A token is revoked, its successor too, and others fetch a third while the resend is under way.
+async fn revoked_twice(policy: RetryPolicy) -> (StatusCode, Vec<String>, usize) {
     let endpoint = Endpoint::hourly();
     let (provider, api) = revoked(&endpoint).await;
-    let layer = JwtRefreshLayer::new(provider.clone()).retry(RetryPolicy::default().max_resends(2));
+    let layer = JwtRefreshLayer::new(provider.clone()).retry(policy);
     api.revoke("t2");
     api.set_delay(5 * SECOND);
     let request = tokio::spawn({
@@ -136,9 +141,23 @@ async fn a_second_resend_takes_a_token_that_is_newer_still() {
     });
     pass(7 * SECOND).await;
     provider.refresh().await.unwrap();
-    assert_eq!(request.await.unwrap(), StatusCode::OK);
-    assert_eq!(api.tokens(), ["t1", "t2", "t3"]);
-    assert_eq!(endpoint.fetches(), 3);
+    let status = request.await.unwrap();
+    (status, api.tokens(), endpoint.fetches())
+}
+
+// basecamp/hey-sdk#138.
+#[tokio::test(start_paused = true)]
+async fn there_is_one_resend_by_default_though_a_newer_token_is_at_hand() {
+    let (status, tokens, fetches) = revoked_twice(RetryPolicy::default()).await;
+    assert_eq!((status, fetches), (StatusCode::UNAUTHORIZED, 3));
+    assert_eq!(tokens, ["t1", "t2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_resend_if_allowed_takes_a_token_that_is_newer_still() {
+    let (status, tokens, fetches) = revoked_twice(RetryPolicy::default().max_resends(2)).await;
+    assert_eq!((status, fetches), (StatusCode::OK, 3));
+    assert_eq!(tokens, ["t1", "t2", "t3"]);
 }
 
 // Scenario 105; Alamofire/Alamofire#3805.
