@@ -144,6 +144,18 @@ async fn a_thing_that_is_allowed_again_works_at_once_and_is_forgotten() {
     assert_eq!(endpoint.fetches(), 8);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_pushed_is_tried_for_what_was_forbidden_to_the_one_before() {
+    let endpoint = Endpoint::new(Reply::New(DAY));
+    let (provider, api) = forbidding(&endpoint).await;
+    until_tried(4, &endpoint, &provider, &api).await;
+    provider.set(tower_jwt_refresh::Token::opaque("login").unwrap().with_expires_in(DAY));
+    pass(SECOND).await;
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(endpoint.fetches(), 5, "its 401 is like anybody's");
+}
+
 // Scenario 141.
 #[tokio::test(start_paused = true)]
 async fn old_evidence_does_not_lock_a_thing_out_when_all_other_traffic_has_ended() {
@@ -162,6 +174,23 @@ async fn old_evidence_does_not_lock_a_thing_out_when_all_other_traffic_has_ended
     }
     assert_eq!(ended.elapsed(), MINUTE, "no sooner: nothing told a forbidden thing from a dead token");
     assert_eq!(endpoint.fetches(), 9);
+}
+
+// Scenario 141: a request that was accepted speaks for the token it carried, and for no other.
+#[tokio::test(start_paused = true)]
+async fn what_speaks_for_a_token_does_not_speak_for_its_successor() {
+    let endpoint = Endpoint::new(Reply::New(DAY * 7));
+    let (provider, api) = forbidding(&endpoint).await;
+    until_tried(8, &endpoint, &provider, &api).await;
+    // The storm wait of its last try is over.
+    pass(MINUTE).await;
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    pass(SECOND).await;
+    api.allow("/forbidden");
+    api.revoke("t9");
+    provider.refresh().await.unwrap();
+    assert_eq!(status(&provider, &api, FORBIDDEN).await, StatusCode::OK);
+    assert_eq!(endpoint.fetches(), 10);
 }
 
 // Scenario 141: what the other half is for.

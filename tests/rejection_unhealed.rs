@@ -176,8 +176,14 @@ async fn a_flight_of_an_old_token_that_fails_late_leaves_the_token_set_meanwhile
     pass(SECOND).await;
     provider.set(Token::opaque("login").unwrap().with_expires_in(HOUR));
     assert_eq!(waiter.await.unwrap(), StatusCode::OK, "who waits gets the token that was set");
-    pass(10 * SECOND).await;
+    pass(4 * SECOND + SECOND / 2).await;
+    assert_eq!((endpoint.busy(), endpoint.fetches()), (0, 2), "it has failed");
     assert_eq!(send(&provider, &api, get(URI)).await.status(), StatusCode::OK);
-    assert_eq!(api.tokens(), ["t1", "login", "login"]);
-    assert_eq!(endpoint.fetches(), 2);
+    // Nor does the new token's replacement have to wait for the failure of the old.
+    endpoint.set_delay(Duration::ZERO);
+    endpoint.usually(Reply::New(HOUR));
+    api.revoke("login");
+    assert_eq!(send(&provider, &api, get(URI)).await.status(), StatusCode::OK);
+    assert_eq!(api.tokens(), ["t1", "login", "login", "login", "t2"]);
+    assert_eq!(endpoint.fetches(), 3);
 }

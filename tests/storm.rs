@@ -123,6 +123,21 @@ async fn a_token_that_is_refused_only_after_ten_seconds_ends_the_storm() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_refused_before_they_are_ten_seconds_old_build_a_storm_up() {
+    let endpoint = Endpoint::hourly();
+    let (provider, api) = settled(&endpoint).await;
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        api.revoke(provider.current().unwrap().expose_secret());
+        answers.push(status(&provider, &api, URI).await);
+        pass(9 * SECOND).await;
+    }
+    // The first was old. Then the counts are 1, 2, 3, 4, whose waits are over after 9 s, 5, whose may be, and 6, whose is not.
+    assert_eq!(answers[..5], [StatusCode::OK; 5]);
+    assert!(answers[5..].contains(&StatusCode::UNAUTHORIZED), "{answers:?}");
+}
+
 // Scenario 95: a success forgives no storm.
 #[tokio::test(start_paused = true)]
 async fn accepted_requests_and_fetches_that_succeed_do_not_reset_the_storm_wait() {
