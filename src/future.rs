@@ -155,8 +155,8 @@ where
         let pause = self.policy.retry(&mut self.attempt, result);
         let pause = pause.filter(|_| self.attempt.can_resend());
         let Some(Refused { challenge }) = self.attempt.take_refused() else {
-            if let (Some((resource, at)), Ok(_)) = (sent.watched, &result) {
-                self.provider().accepted(sent.generation, at, Some(resource));
+            if let (Some(at), Ok(_)) = (sent.watched, &result) {
+                self.provider().accepted(sent.generation, at, sent.resource);
             }
             return Some((pause?, Next::Ask));
         };

@@ -51,8 +51,10 @@ pub(crate) struct Sent {
     pub(crate) generation: Generation,
     /// Without a copy, what its answer is compared with.
     origin: Option<u64>,
-    /// Only while any resource is remembered: which this is, and when it was sent.
-    pub(crate) watched: Option<(u64, Now)>,
+    /// Which thing is asked for: of a resend, which is to be remembered if it is refused, and of all while any is.
+    pub(crate) resource: Option<u64>,
+    /// When it was sent, while any resource is remembered.
+    pub(crate) watched: Option<Now>,
 }
 
 #[derive(Debug, Default)]
@@ -173,7 +175,8 @@ impl<R: ReplayRequest> Attempt<R> {
         self.sent = Some(Sent {
             generation,
             origin: (!kept).then(|| request.target().key(None)),
-            watched: watch.map(|now| (request.target().key(Some(request.method())), now)),
+            resource: (watch.is_some() || self.replaced > 0).then(|| request.target().key(Some(request.method()))),
+            watched: watch,
         });
     }
 
@@ -188,7 +191,7 @@ impl<R: ReplayRequest> Attempt<R> {
     /// Which thing was asked for, if that is still known.
     pub(crate) fn resource(&self) -> Option<u64> {
         match (&self.hold, self.sent) {
-            (_, Some(Sent { watched: Some((key, _)), .. })) => Some(key),
+            (_, Some(Sent { resource: Some(key), .. })) => Some(key),
             (Hold::Kept(head, _), _) => Some(R::head_target(head).key(Some(R::head_method(head)))),
             _ => None,
         }

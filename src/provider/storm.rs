@@ -99,20 +99,26 @@ impl Resources {
         self.0.push(Resource { key, refused, wait: FIRST_WAIT, until: now.mono.saturating_add(FIRST_WAIT) });
     }
 
-    /// Is a rejection of `generation` for it old news? `accepted` is when the last request that was accepted with this
-    /// generation was sent.
-    pub(crate) fn is_known(&mut self, now: Now, key: u64, generation: Generation, accepted: Option<Duration>) -> bool {
-        let Some(resource) = self.0.iter_mut().find(|resource| resource.key == key) else { return false };
-        if generation > resource.refused {
-            // It was tried with a newer token already, by the probe of another: as good as a refused resend.
-            if now.mono >= resource.until {
-                resource.again(now, generation);
-            } else {
-                resource.refused = generation;
-                resource.until = now.mono.saturating_add(resource.wait);
-            }
+    /// `generation` was rejected at the first send for it: if that is a newer one, it was tried already, by the probe of
+    /// another, and that is as good as a refused resend.
+    pub(crate) fn tried(&mut self, now: Now, key: u64, generation: Generation) {
+        let Some(resource) = self.0.iter_mut().find(|resource| resource.key == key) else { return };
+        if generation <= resource.refused {
+            return;
         }
-        now.mono < resource.until && accepted.is_some_and(|sent| now.mono.saturating_sub(sent) < EVIDENCE)
+        if now.mono >= resource.until {
+            resource.again(now, generation);
+        } else {
+            resource.refused = generation;
+            resource.until = now.mono.saturating_add(resource.wait);
+        }
+    }
+
+    /// Is a rejection of the current token for it old news? `accepted` is when the last request that was accepted with that
+    /// token was sent.
+    pub(crate) fn is_old_news(&self, now: Now, key: u64, accepted: Option<Duration>) -> bool {
+        self.0.iter().any(|resource| resource.key == key && now.mono < resource.until)
+            && accepted.is_some_and(|sent| now.mono.saturating_sub(sent) < EVIDENCE)
     }
 
     /// It was accepted. True if it was remembered.
@@ -151,15 +157,15 @@ mod tests {
     fn a_remembered_resource_needs_its_wait_and_recent_evidence_to_pass() {
         let generation = Generation::new_provider();
         let mut resources = Resources::default();
-        assert!(!resources.is_known(at(0), 7, generation, accepted(0)), "not remembered");
+        assert!(!resources.is_old_news(at(0), 7, accepted(0)), "not remembered");
         resources.remember(at(0), 7, generation);
-        assert!(resources.is_known(at(59), 7, generation, accepted(30)));
-        assert!(!resources.is_known(at(59), 7, generation, None), "nobody speaks for the token");
-        assert!(!resources.is_known(at(60), 7, generation, accepted(59)), "the wait is over");
+        assert!(resources.is_old_news(at(59), 7, accepted(30)));
+        assert!(!resources.is_old_news(at(59), 7, None), "nobody speaks for the token");
+        assert!(!resources.is_old_news(at(60), 7, accepted(59)), "the wait is over");
         resources.remember(at(60), 7, generation);
-        assert!(!resources.is_known(at(130), 7, generation, accepted(70)), "old evidence");
-        assert!(resources.is_known(at(179), 7, generation, accepted(170)), "the wait doubled");
-        assert!(!resources.is_known(at(59), 8, generation, accepted(30)), "another resource");
+        assert!(!resources.is_old_news(at(130), 7, accepted(70)), "old evidence");
+        assert!(resources.is_old_news(at(179), 7, accepted(170)), "the wait doubled");
+        assert!(!resources.is_old_news(at(59), 8, accepted(30)), "another resource");
     }
 
     #[test]
@@ -180,8 +186,13 @@ mod tests {
         let generation = Generation::new_provider();
         let mut resources = Resources::default();
         resources.remember(at(0), 7, generation);
-        assert!(resources.is_known(at(50), 7, generation.next(), accepted(49)));
-        assert!(resources.is_known(at(105), 7, generation.next(), accepted(100)), "its wait began anew at 50 s");
+        resources.tried(at(50), 7, generation.next());
+        assert!(resources.is_old_news(at(109), 7, accepted(100)), "its wait began anew at 50 s");
+        resources.tried(at(60), 7, generation.next());
+        assert!(!resources.is_old_news(at(110), 7, accepted(100)), "the same one again is no probe");
+        resources.tried(at(110), 7, generation.next().next());
+        assert!(resources.is_old_news(at(229), 7, accepted(220)), "after its wait, the wait doubles");
+        assert!(!resources.is_old_news(at(230), 7, accepted(220)));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::{
     io::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
+use tracing::{Dispatch, subscriber::NoSubscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Everything logged by this thread while it lives. Clones are the same.
@@ -13,6 +14,10 @@ pub struct Logs(Arc<Mutex<Vec<u8>>>);
 impl Logs {
     /// Starts listening; stops when the guard is dropped. Current-thread runtimes log in the thread of the test.
     pub fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        // While there is one dispatcher only, tracing lets the thread that first comes to a line of log decide for all whether anybody listens, and
+        // another test's thread does not. With two it asks both.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
         let logs = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

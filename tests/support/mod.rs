@@ -8,7 +8,7 @@ mod api;
 mod endpoint;
 mod logs;
 
-pub use api::{Api, Seen, get, post};
+pub use api::{Api, Seen, answer, get, post};
 pub use endpoint::{Asked, Endpoint, Reply};
 pub use logs::Logs;
 

@@ -34,21 +34,23 @@ impl Machine {
             return self.replacement(now);
         };
         let hasty = is_hasty(now, held.stored);
-        if rejection.resent {
-            if let Some(key) = rejection.resource {
+        if let Some(key) = rejection.resource {
+            if !rejection.resent {
+                self.resources.tried(now, key, generation);
+            }
+            if self.resources.is_old_news(now, key, rejection.accepted) {
+                return Decision::Pass { start: None };
+            }
+            if rejection.resent {
                 self.resources.remember(now, key, generation);
                 self.version += 1;
             }
-            if hasty {
-                held.refused = true;
-                if !std::mem::replace(&mut held.counted, true) {
-                    self.storm.add(&self.settings, roll);
-                }
-                return Decision::Pass { start: None };
+        }
+        if rejection.resent && hasty {
+            held.refused = true;
+            if !std::mem::replace(&mut held.counted, true) {
+                self.storm.add(&self.settings, roll);
             }
-        } else if let Some(key) = rejection.resource
-            && self.resources.is_known(now, key, generation, rejection.accepted)
-        {
             return Decision::Pass { start: None };
         }
         if !std::mem::replace(&mut held.refused, true) && !hasty {
