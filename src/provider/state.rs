@@ -38,6 +38,7 @@ const LONGEST_URGENT_WAIT: Duration = Duration::from_secs(1);
 const LOST_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Machine {
     settings: Settings,
     held: Option<Held>,
@@ -63,6 +64,7 @@ pub(crate) struct Machine {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Flight {
     number: u64,
     reason: Reason,
@@ -459,3 +461,6 @@ impl Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
