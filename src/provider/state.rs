@@ -187,9 +187,10 @@ impl Machine {
         Some(self.lost_after().saturating_sub(now.mono.saturating_sub(flight.started)))
     }
 
-    /// The held token if it lives, whatever the servers say of it.
+    /// The held token if it lives, whatever the servers say of it; none after the end.
     pub(crate) fn living(&self, now: Now) -> Option<Token> {
-        self.held.as_ref().filter(|held| held.band(now) != Band::Dead).map(|held| held.token.clone())
+        let held = self.held.as_ref().filter(|held| self.ended.is_none() && held.band(now) != Band::Dead)?;
+        Some(held.token.clone())
     }
 
     /// What the source is told when this flight asks.
