@@ -193,6 +193,8 @@ async fn a_repaired_credential_is_tried_at_once_by_refresh() {
     assert_eq!(endpoint.fetches(), 1);
     assert!(provider.refresh().await.is_ok());
     assert_eq!(now(&provider), TokenStatus::Fresh);
+    let token = provider.current().unwrap();
+    assert!(provider.replace(&token).await.is_ok(), "the waits are over for all");
 }
 
 // Scenario 123.
