@@ -38,6 +38,7 @@ const LONGEST_URGENT_WAIT: Duration = Duration::from_secs(1);
 const LOST_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Machine {
     settings: Settings,
     held: Option<Held>,
@@ -63,6 +64,7 @@ pub(crate) struct Machine {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Flight {
     number: u64,
     reason: Reason,
@@ -187,9 +189,10 @@ impl Machine {
         Some(self.lost_after().saturating_sub(now.mono.saturating_sub(flight.started)))
     }
 
-    /// The held token if it lives, whatever the servers say of it.
+    /// The held token if it lives, whatever the servers say of it; none after the end.
     pub(crate) fn living(&self, now: Now) -> Option<Token> {
-        self.held.as_ref().filter(|held| held.band(now) != Band::Dead).map(|held| held.token.clone())
+        let held = self.held.as_ref().filter(|held| self.ended.is_none() && held.band(now) != Band::Dead)?;
+        Some(held.token.clone())
     }
 
     /// What the source is told when this flight asks.
@@ -465,3 +468,6 @@ impl Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
