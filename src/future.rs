@@ -110,17 +110,15 @@ where
         if let Some(living) = self.provider().living() {
             return Verdict::Send(living);
         }
-        if !std::mem::replace(&mut self.went_back, true) {
-            match self.provider().acquire() {
-                Verdict::Fail(_) | Verdict::Pass => {}
-                Verdict::Send(token) => return Verdict::Send(token),
-                Verdict::Wait(wait) => {
-                    self.service = self.service.clone();
-                    return Verdict::Wait(wait);
-                }
+        match self.provider().acquire() {
+            Verdict::Wait(wait) if !std::mem::replace(&mut self.went_back, true) => {
+                self.service = self.service.clone();
+                Verdict::Wait(wait)
             }
+            // Going back again could go on for ever: this time the server decides.
+            Verdict::Wait(_) | Verdict::Pass => Verdict::Send(token),
+            verdict => verdict,
         }
-        Verdict::Send(token)
     }
 
     /// Splits, attaches, calls. The service is ready. `watch` is the moment, if the answer is to be remembered.
@@ -273,8 +271,13 @@ where
                             this.state.set(State::Wait { wait });
                             continue;
                         }
+                        Some(Verdict::Fail(error)) => match (this.answer.take(), sender.without(error)) {
+                            (Some(answer), _) => return Poll::Ready(answer),
+                            (None, Ok(token)) => token,
+                            (None, Err(error)) => return Poll::Ready(Err(error)),
+                        },
                         Some(Verdict::Send(token)) => Some(token),
-                        _ => None,
+                        Some(Verdict::Pass) | None => None,
                     };
                     // Only now, when the resend is really made, is the old answer gone.
                     if let Some(answer) = this.answer.take()
