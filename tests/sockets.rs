@@ -66,7 +66,11 @@ async fn answer(seen: Seen, mut request: Request<Incoming>) -> Result<Response<F
             upgraded.read_exact(&mut word).await.unwrap();
             upgraded.write_all(&word).await.unwrap();
         });
-        answer.status(status).header(header::CONNECTION, "upgrade").header(header::UPGRADE, "echo").body(Full::default())
+        answer
+            .status(status)
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "echo")
+            .body(Full::default())
     } else {
         answer.header("x-page", "1").body(Full::from("hello"))
     };
@@ -93,7 +97,10 @@ async fn a_head_request_stays_one_and_its_answer_has_headers_alone() {
     let request = Request::head(format!("http://{address}/")).body(Body::new()).unwrap();
     let response = client().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!((&response.headers()["x-page"], &response.headers()["content-length"]), (&"1".parse().unwrap(), &"5".parse().unwrap()));
+    assert_eq!(
+        (&response.headers()["x-page"], &response.headers()["content-length"]),
+        (&"1".parse().unwrap(), &"5".parse().unwrap())
+    );
     assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
     assert_eq!(*seen.lock().unwrap(), both(Method::HEAD));
 }
@@ -161,6 +168,7 @@ async fn informational_answers_reach_who_asked_for_them_on_both_sends() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     let heads = server.await.unwrap();
     assert!(heads[0].contains("Bearer old") && heads[1].contains("Bearer t1"), "an early hint is no answer: {heads:?}");
-    let hints: Vec<_> = hints.lock().unwrap().iter().map(|(status, link)| format!("{status} {}", link.to_str().unwrap())).collect();
+    let hints: Vec<_> =
+        hints.lock().unwrap().iter().map(|(status, link)| format!("{status} {}", link.to_str().unwrap())).collect();
     assert_eq!(hints, ["103 a", "103 b"]);
 }
