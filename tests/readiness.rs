@@ -243,3 +243,14 @@ async fn a_request_that_is_turned_away_gives_its_permit_back() {
         assert_eq!(permits.available_permits(), 1, "{cause}");
     }
 }
+
+// Scenario 60.
+#[tokio::test(start_paused = true)]
+async fn the_permit_is_free_again_with_the_answer_whoever_still_holds_the_future() {
+    let (provider, _) = provider(&Endpoint::hourly());
+    let (inner, permits) = limited(&Api::new(), 1);
+    let mut service = JwtRefreshLayer::new(provider).layer(inner);
+    let mut call = std::pin::pin!(service.ready().await.unwrap().call(get(URI)));
+    call.as_mut().await.unwrap();
+    assert_eq!(permits.available_permits(), 1);
+}

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use support::{Api, Endpoint, Reply, get, pass, post, provider, settle};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::{FollowRedirect, FollowRedirectLayer};
-use tower_jwt_refresh::{JwtRefreshLayer, NoToken, Origin, Placement, ScopeError, TokenProvider};
+use tower_jwt_refresh::{JwtRefreshLayer, NoToken, Origin, Placement, RetryPolicy, ScopeError, TokenProvider};
 
 const URI: &str = "https://api.example.com/jobs/1";
 
@@ -36,6 +36,7 @@ async fn plaintext_to_another_machine_is_an_error_that_names_the_remedy_and_noth
         assert!(matches!(error.downcast_ref(), Some(ScopeError::Plaintext { .. })), "{bad}: {error}");
         assert!(error.to_string().contains("allow_plaintext"), "{error}");
     }
+    settle().await;
     assert_eq!((api.seen().len(), endpoint.fetches()), (0, 0), "no token is fetched for it either");
 
     for good in ["https://api.example.com/", "http://localhost:1/", "http://127.0.0.1/", "http://[::1]:1/"] {
@@ -54,6 +55,7 @@ async fn a_uri_without_a_host_needs_an_assumed_origin_by_which_it_is_judged() {
     let error = send(&layer, &api, get("/jobs/1")).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(ScopeError::NoOrigin)), "{error}");
     assert!(error.to_string().contains("assume_origin"), "{error}");
+    settle().await;
     assert_eq!((api.seen().len(), endpoint.fetches()), (0, 0));
 
     let assumed = layer.clone().assume_origin(here());
@@ -103,6 +105,7 @@ async fn what_takes_no_token_never_waits_for_one() {
     for request in all() {
         send(&layer, &api, request).now_or_never().expect("answered at once, with no token there").unwrap();
     }
+    settle().await;
     assert_eq!(endpoint.fetches(), 0, "and it wakes nobody");
     let waiting = tokio::spawn(async move { provider.token().await });
     endpoint.asked_times(1).await;
@@ -182,9 +185,7 @@ async fn settled(endpoint: &Endpoint) -> TokenProvider {
 // Scenarios 59 and 99; Azure/azure-sdk-for-net#59606.
 #[tokio::test(start_paused = true)]
 async fn a_strangers_401_behind_a_redirect_below_the_layer_rejects_nothing_and_its_challenge_goes_nowhere() {
-    for layer in
-        [JwtRefreshLayer::new, |provider| JwtRefreshLayer::new(provider).retry(tower_jwt_refresh::RetryPolicy::none())]
-    {
+    for layer in [JwtRefreshLayer::new, |provider| JwtRefreshLayer::new(provider).retry(RetryPolicy::none())] {
         let (endpoint, api) = (Endpoint::hourly(), redirecting());
         let layer = layer(settled(&endpoint).await);
         let client = layer.layer(FollowRedirect::new(api.clone()));
@@ -194,6 +195,14 @@ async fn a_strangers_401_behind_a_redirect_below_the_layer_rejects_nothing_and_i
         assert_eq!(api.tokens(), ["t1", "-"], "tower-http takes Authorization off");
         assert_eq!(endpoint.fetches(), 1);
     }
+
+    // Without a copy, the token's own origin is known all the same.
+    let (endpoint, api) = (Endpoint::hourly(), redirecting());
+    let layer = JwtRefreshLayer::new(settled(&endpoint).await).retry(RetryPolicy::none());
+    api.revoke("t1");
+    layer.layer(FollowRedirect::new(api)).oneshot(get("https://api.example.com/near")).await.unwrap();
+    settle().await;
+    assert_eq!(endpoint.fetches(), 2);
 
     let (endpoint, api) = (Endpoint::hourly(), redirecting());
     let client = JwtRefreshLayer::new(settled(&endpoint).await).layer(FollowRedirect::new(api.clone()));
