@@ -132,7 +132,7 @@ pub enum ConfigError {
     /// A placement's prefix that no header can hold.
     #[error("the prefix of a placement must be visible ASCII without spaces, such as `Token`")]
     IllegalPrefix,
-    /// What is no origin.
+    /// What is no origin, quoted unless it may hold a password.
     #[error(
         "`{0}` is no origin: write scheme, host and, where it is not the scheme's own, port, such as `https://api.example.com`"
     )]

@@ -54,8 +54,8 @@ pin_project! {
         Send { #[pin] future: F },
         // Polling the policy's own pause before a resend.
         Pause { #[pin] pause: D, next: Option<Next> },
-        // There is nothing to poll: an error that was found in `call`.
-        Failed { error: Option<BoxError> },
+        // There is nothing to poll: an error that was found in `call`, or none: the answer was given.
+        Over { error: Option<BoxError> },
     }
 }
 
@@ -110,17 +110,15 @@ where
         if let Some(living) = self.provider().living() {
             return Verdict::Send(living);
         }
-        if !std::mem::replace(&mut self.went_back, true) {
-            match self.provider().acquire() {
-                Verdict::Fail(_) | Verdict::Pass => {}
-                Verdict::Send(token) => return Verdict::Send(token),
-                Verdict::Wait(wait) => {
-                    self.service = self.service.clone();
-                    return Verdict::Wait(wait);
-                }
+        match self.provider().acquire() {
+            Verdict::Wait(wait) if !std::mem::replace(&mut self.went_back, true) => {
+                self.service = self.service.clone();
+                Verdict::Wait(wait)
             }
+            // Going back again could go on for ever: this time the server decides.
+            Verdict::Wait(_) | Verdict::Pass => Verdict::Send(token),
+            verdict => verdict,
         }
-        Verdict::Send(token)
     }
 
     /// Splits, attaches, calls. The service is ready. `watch` is the moment, if the answer is to be remembered.
@@ -197,7 +195,7 @@ where
     }
 
     pub(crate) fn fail(error: BoxError) -> Self {
-        Self { sender: None, answer: None, state: State::Failed { error: Some(error) } }
+        Self { sender: None, answer: None, state: State::Over { error: Some(error) } }
     }
 
     /// With a ready service in `sender`. `spare` is one that is not: who has to wait goes on with a clone of it.
@@ -232,7 +230,7 @@ where
     }
 }
 
-impl<S, P, K, R> Future for ResponseFuture<S, P, K, R>
+impl<S, P, K, R> ResponseFuture<S, P, K, R>
 where
     S: Service<R> + Clone,
     S::Error: Into<BoxError>,
@@ -240,13 +238,11 @@ where
     P: Policy<Attempt<R>, S::Response, BoxError>,
     K: KeepBody<R::Body>,
 {
-    type Output = Result<S::Response, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, BoxError>> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Failed { error } => {
+                StateProj::Over { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after its end")));
                 }
                 StateProj::Wait { wait } => {
@@ -275,8 +271,13 @@ where
                             this.state.set(State::Wait { wait });
                             continue;
                         }
+                        Some(Verdict::Fail(error)) => match (this.answer.take(), sender.without(error)) {
+                            (Some(answer), _) => return Poll::Ready(answer),
+                            (None, Ok(token)) => token,
+                            (None, Err(error)) => return Poll::Ready(Err(error)),
+                        },
                         Some(Verdict::Send(token)) => Some(token),
-                        _ => None,
+                        Some(Verdict::Pass) | None => None,
                     };
                     // Only now, when the resend is really made, is the old answer gone.
                     if let Some(answer) = this.answer.take()
@@ -312,6 +313,26 @@ where
             };
             this.state.set(next);
         }
+    }
+}
+
+impl<S, P, K, R> Future for ResponseFuture<S, P, K, R>
+where
+    S: Service<R> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayRequest,
+    P: Policy<Attempt<R>, S::Response, BoxError>,
+    K: KeepBody<R::Body>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.as_mut().poll_answer(cx));
+        // Whoever holds this future on: the copy and the inner service's permit are of no more use.
+        let mut this = self.project();
+        *this.sender = None;
+        this.state.set(State::Over { error: None });
+        Poll::Ready(answer)
     }
 }
 

@@ -100,7 +100,7 @@ impl<P, K> JwtRefreshLayer<P, K> {
     }
 
     /// The token goes to this origin, and to the others named so, and nowhere else: requests to all others are passed on untouched. Without
-    /// one it goes wherever requests go.
+    /// one it goes wherever requests go, and where a redirect leads that is followed above this layer.
     pub fn allow_origin(mut self, origin: Origin) -> Self {
         self.way.scope.origins.push(origin);
         self

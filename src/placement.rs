@@ -36,6 +36,9 @@ impl Placement {
     }
 
     /// The bare token in this header.
+    ///
+    /// What follows redirects below the layer mostly takes `Authorization` off for another host, but sends any other header on. Follow
+    /// them above the layer, with the [origins](crate::JwtRefreshLayer::allow_origin) listed.
     #[must_use]
     pub fn header(name: HeaderName) -> Self {
         Self(Form::Raw(name))

@@ -28,7 +28,9 @@ impl Origin {
     /// # Errors
     /// [`ConfigError::NotAnOrigin`] for anything else, a path or a user name among it.
     pub fn parse(origin: &str) -> Result<Self, ConfigError> {
-        let refuse = || ConfigError::NotAnOrigin(origin.to_owned());
+        // A user name's password or a key in the query would end up in a log.
+        let quoted = if origin.contains(['@', '?', '#']) { "(an address with a user name or a query)" } else { origin };
+        let refuse = || ConfigError::NotAnOrigin(quoted.to_owned());
         let uri: http::Uri = origin.parse().map_err(|_| refuse())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(refuse()) };
         let bare = uri.path_and_query().is_none_or(|path| path == "/") && !authority.as_str().contains('@');
