@@ -10,7 +10,7 @@ pub use tee::Tee;
 use bytes::{Buf, Bytes};
 use http_body::Body;
 use http_body_util::{
-    Empty, Full,
+    Either, Empty, Full,
     combinators::{BoxBody, UnsyncBoxBody},
 };
 use std::{any::TypeId, fmt, pin::Pin, sync::Arc};
@@ -45,7 +45,8 @@ impl<B> Split<B> {
     ///
     /// A body that says it is longer is not recorded; once more has come than fits, the record is dropped and the body can be sent this once. The
     /// first sending of a body that is sent again ends with an error, so that no server takes the half for the whole; an error type that cannot say so
-    /// (anything but [`BoxError`](crate::BoxError) and [`io::Error`](std::io::Error)) is resent only if the server had read it all.
+    /// (anything but [`BoxError`](crate::BoxError), [`io::Error`](std::io::Error) and, with their features, tonic's `Status` and axum's `Error`) is resent only if the server
+    /// had read it all.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -77,6 +78,18 @@ impl<B> Split<B> {
         }
         let (send, record) = tee::tee(body, limit, wrap, map_err);
         Self { send, keep: Some(KeptBody(Kept::Record(record))) }
+    }
+
+    /// The same split of a body that holds this one.
+    pub fn map<C: 'static>(self, map: fn(B) -> C) -> Split<C>
+    where
+        B: 'static,
+    {
+        let keep = self.keep.map(|kept| match kept.0 {
+            Kept::Copy(body) => KeptBody(Kept::Copy(map(body))),
+            Kept::Record(record) => KeptBody(Kept::Record(Box::new(tee::Mapped { record, map }))),
+        });
+        Split { send: map(self.send), keep }
     }
 }
 
@@ -183,6 +196,24 @@ impl<E: 'static> ReplayBody for UnsyncBoxBody<Bytes, E> {
 impl<E: 'static> ReplayBody for Pin<Box<dyn Body<Data = Bytes, Error = E> + Send>> {
     fn split(self, limit: usize) -> Split<Self> {
         Split::tee(self, limit, |tee| Box::pin(tee), |error| error)
+    }
+}
+
+impl<B: ReplayBody + 'static> ReplayBody for Option<B> {
+    fn split(self, limit: usize) -> Split<Self> {
+        match self {
+            Some(body) => body.split(limit).map(Some),
+            None => Split::copied(None, None),
+        }
+    }
+}
+
+impl<L: ReplayBody + 'static, R: ReplayBody + 'static> ReplayBody for Either<L, R> {
+    fn split(self, limit: usize) -> Split<Self> {
+        match self {
+            Self::Left(body) => body.split(limit).map(Self::Left),
+            Self::Right(body) => body.split(limit).map(Self::Right),
+        }
     }
 }
 

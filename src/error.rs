@@ -1,71 +1,135 @@
 //! What can go wrong on the way to a token.
 
 use crate::BoxError;
-use std::{sync::Arc, time::Duration};
+#[cfg(feature = "tonic")]
+use crate::clients;
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// Why there is no token to send.
 ///
 /// Clones share their cause, so that all who waited for one fetch get the same error. Its `source` chain is the source's own error;
 /// nothing of this crate puts a token or credential into it. Around a client it is the service's error, boxed: find it by
 /// `downcast_ref`.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// With the feature `tonic` the chain holds a `tonic::Status` as well, between this and its cause, so that a generated client reports
+/// `Unavailable` (try again) or `Unauthenticated` (somebody must act) instead of `Unknown`.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The source fails, and is asked again by itself. Nothing to do but to try later, or to look at the source.
-    #[error(
-        "no token: its source has been failing for {failing_for:.1?}; it is asked again in {retry_in:.1?} if somebody wants a token then"
-    )]
+    #[non_exhaustive]
     Unavailable {
         /// The last failure.
-        #[source]
         error: Arc<FetchError>,
         /// Since the first failure after the last success.
         failing_for: Duration,
         /// Until the next fetch may begin.
         retry_in: Duration,
+        /// The same for tonic.
+        #[cfg(feature = "tonic")]
+        #[doc(hidden)]
+        status: clients::StatusSlot,
     },
     /// The source refuses the durable credential. Somebody must repair it; a repair is noticed by itself within a minute, at once
     /// after [`refresh`](crate::TokenProvider::refresh) or [`set`](crate::TokenProvider::set).
-    #[error(
-        "no token: its source has refused the credential for {failing_for:.1?}; repair the credential, or push a token with `TokenProvider::set` (asked again in {retry_in:.1?})"
-    )]
+    #[non_exhaustive]
     NeedsCredential {
         /// The last failure.
-        #[source]
         error: Arc<FetchError>,
         /// Since the first failure after the last success.
         failing_for: Duration,
         /// Until the next fetch may begin.
         retry_in: Duration,
+        /// The same for tonic.
+        #[cfg(feature = "tonic")]
+        #[doc(hidden)]
+        status: clients::StatusSlot,
     },
     /// A fetch is under way, but this caller waited as long as any may: `min_interval + fetch_timeout`. Try again.
-    #[error(
-        "no token within {after:.1?}: the fetch under way has not ended; if its source sends through the client that waits for it, that is recursion, and the source needs a client of its own"
-    )]
     TimedOut {
         /// How long it waited.
         after: Duration,
     },
     /// The token was rejected, and so were those before it: the next is fetched when the wait is over. Look at what the server says.
-    #[error(
-        "no newer token: servers rejected the last ones too, so the next is fetched in {retry_in:.1?} at the earliest; look at what the server says"
-    )]
     NotReplaced {
         /// Until the next fetch may begin.
         retry_in: Duration,
     },
     /// [`clear`](crate::TokenProvider::clear) was called. [`set`](crate::TokenProvider::set) signs in again.
-    #[error("no token: signed out by `TokenProvider::clear`; `TokenProvider::set` signs in again")]
     SignedOut,
     /// [`shutdown`](crate::TokenProvider::shutdown) was called. It is final: build a new provider.
-    #[error("no token: the provider was shut down; build a new one")]
     ShutDown,
     /// A fetch is needed, and needs a tokio runtime to run in. Call from within one.
-    #[error("no token: a fetch is needed, and there is no tokio runtime here to run it; call from within one")]
     NoRuntime,
     /// The source itself asked for the token that it was asked for. Give it a client without this layer.
-    #[error("no token: the source asked for the very token it is to fetch; give it a client without this layer")]
     Recursive,
+}
+
+impl TokenError {
+    pub(crate) fn unavailable(error: Arc<FetchError>, failing_for: Duration, retry_in: Duration) -> Self {
+        Self::Unavailable {
+            error,
+            failing_for,
+            retry_in,
+            #[cfg(feature = "tonic")]
+            status: clients::StatusSlot::default(),
+        }
+    }
+
+    pub(crate) fn needs_credential(error: Arc<FetchError>, failing_for: Duration, retry_in: Duration) -> Self {
+        Self::NeedsCredential {
+            error,
+            failing_for,
+            retry_in,
+            #[cfg(feature = "tonic")]
+            status: clients::StatusSlot::default(),
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable { failing_for, retry_in, .. } => write!(
+                f,
+                "no token: its source has been failing for {failing_for:.1?}; it is asked again in {retry_in:.1?} if somebody wants a token then"
+            ),
+            Self::NeedsCredential { failing_for, retry_in, .. } => write!(
+                f,
+                "no token: its source has refused the credential for {failing_for:.1?}; repair the credential, or push a token with `TokenProvider::set` (asked again in {retry_in:.1?})"
+            ),
+            Self::TimedOut { after } => write!(
+                f,
+                "no token within {after:.1?}: the fetch under way has not ended; if its source sends through the client that waits for it, that is recursion, and the source needs a client of its own"
+            ),
+            Self::NotReplaced { retry_in } => write!(
+                f,
+                "no newer token: servers rejected the last ones too, so the next is fetched in {retry_in:.1?} at the earliest; look at what the server says"
+            ),
+            Self::SignedOut => {
+                f.write_str("no token: signed out by `TokenProvider::clear`; `TokenProvider::set` signs in again")
+            }
+            Self::ShutDown => f.write_str("no token: the provider was shut down; build a new one"),
+            Self::NoRuntime => f.write_str(
+                "no token: a fetch is needed, and there is no tokio runtime here to run it; call from within one",
+            ),
+            Self::Recursive => f.write_str(
+                "no token: the source asked for the very token it is to fetch; give it a client without this layer",
+            ),
+        }
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        #[cfg(feature = "tonic")]
+        return Some(clients::status_of(self));
+        #[cfg(not(feature = "tonic"))]
+        match self {
+            Self::Unavailable { error, .. } | Self::NeedsCredential { error, .. } => Some(&**error),
+            _ => None,
+        }
+    }
 }
 
 /// How one fetch failed.

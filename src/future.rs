@@ -7,9 +7,8 @@ use crate::{
     BoxError, OnUnavailable, Token, TokenError, TokenProvider,
     body::KeepBody,
     clock::Now,
-    layer::Way,
     policy::{Attempt, Refused},
-    provider::{Outcome, Rejection, Verdict, Waiter},
+    provider::{Outcome, Verdict, Waiter},
     request::ReplayRequest,
 };
 use pin_project_lite::pin_project;
@@ -17,7 +16,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tower::{Service, retry::Policy};
@@ -72,8 +70,6 @@ pub(crate) struct Sender<S, P, K, R: ReplayRequest> {
     service: S,
     policy: P,
     keep: K,
-    way: Arc<Way>,
-    tenant: Option<TokenProvider>,
     attempt: Attempt<R>,
     /// The token died while the inner service kept us waiting, and we went back for another.
     went_back: bool,
@@ -87,19 +83,12 @@ where
     P: Policy<Attempt<R>, S::Response, BoxError>,
     K: KeepBody<R::Body>,
 {
-    pub(crate) fn new(
-        service: S,
-        policy: P,
-        keep: K,
-        way: Arc<Way>,
-        tenant: Option<TokenProvider>,
-        request: R,
-    ) -> Self {
-        Self { service, policy, keep, way, tenant, attempt: Attempt::new(request), went_back: false }
+    pub(crate) fn new(service: S, policy: P, keep: K, attempt: Attempt<R>) -> Self {
+        Self { service, policy, keep, attempt, went_back: false }
     }
 
     fn provider(&self) -> &TokenProvider {
-        self.tenant.as_ref().unwrap_or(&self.way.provider)
+        self.attempt.route().provider()
     }
 
     /// The inner service is ready, and may have taken its time: the token to send now, or a wait for one.
@@ -142,7 +131,7 @@ where
         }
         if let Some(token) = token {
             self.attempt.sends(token.generation(), &request, watch);
-            self.way.placement.attach(request.headers_mut(), token);
+            self.attempt.route().way.placement.attach(request.headers_mut(), token);
         }
         self.service.call(request)
     }
@@ -158,12 +147,7 @@ where
             }
             return Some((pause?, Next::Ask));
         };
-        let rejection = Rejection {
-            resent: self.attempt.replaced > 0,
-            resource: self.attempt.resource(),
-            challenge,
-            ..Rejection::default()
-        };
+        let rejection = self.attempt.rejection(challenge);
         let next = match self.provider().rejected(sent.generation, rejection) {
             Verdict::Send(token) => Next::Token(token),
             Verdict::Wait(wait) => Next::Wait(wait),
@@ -176,7 +160,7 @@ where
 
     /// No token can be had: the token to send instead, none to send without, or the error.
     fn without(&self, error: TokenError) -> Result<Option<Token>, BoxError> {
-        match self.way.on_unavailable {
+        match self.attempt.route().way.on_unavailable {
             OnUnavailable::Fail => Err(error.into()),
             OnUnavailable::SendLast => self.provider().current().map(Some).ok_or_else(|| error.into()),
             OnUnavailable::SendWithout => Ok(None),

@@ -5,6 +5,7 @@ use crate::{
     body::{ByType, CopyWith, Never},
     scope::Scope,
 };
+use http::header::AUTHORIZATION;
 use std::{fmt, sync::Arc};
 use tower::Layer;
 
@@ -40,6 +41,28 @@ pub(crate) struct Way {
     pub(crate) placement: Placement,
     pub(crate) scope: Scope,
     pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) redirects_handled: bool,
+}
+
+/// Whose token a request carries, and how.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) way: Arc<Way>,
+    /// In place of the layer's own provider.
+    pub(crate) tenant: Option<TokenProvider>,
+}
+
+impl Route {
+    pub(crate) fn provider(&self) -> &TokenProvider {
+        self.tenant.as_ref().unwrap_or(&self.way.provider)
+    }
+}
+
+impl Way {
+    /// Is the token safe with a client that follows redirects and strips `Authorization` alone?
+    pub(crate) fn survives_redirects(&self) -> bool {
+        self.redirects_handled || *self.placement.name() == AUTHORIZATION
+    }
 }
 
 /// What becomes of a request when no token can be had for it. Never asked after a refusal: then the server's answer is the caller's.
@@ -81,6 +104,7 @@ impl JwtRefreshLayer {
                 placement: Placement::bearer(),
                 scope: Scope::default(),
                 on_unavailable: OnUnavailable::Fail,
+                redirects_handled: false,
             },
         }
     }
@@ -120,6 +144,13 @@ impl<P, K> JwtRefreshLayer<P, K> {
         self
     }
 
+    /// The client below follows no redirects, or none that leads to another host. Without it a request that goes to reqwest with the token in any header but
+    /// `Authorization` fails with [`ScopeError::Redirects`](crate::ScopeError::Redirects): on the way to another host reqwest strips that one alone.
+    pub fn redirects_handled(mut self) -> Self {
+        self.way.redirects_handled = true;
+        self
+    }
+
     /// What becomes of a request when no token can be had. Default [`OnUnavailable::Fail`].
     pub fn on_unavailable(mut self, choice: OnUnavailable) -> Self {
         self.way.on_unavailable = choice;
@@ -145,6 +176,14 @@ impl<P, K> JwtRefreshLayer<P, K> {
     /// for the next one.
     pub fn replay_none(self) -> JwtRefreshLayer<P, Never> {
         JwtRefreshLayer { policy: self.policy, keep: Never, way: self.way }
+    }
+}
+
+#[cfg(feature = "reqwest-middleware")]
+impl<P, K> JwtRefreshLayer<P, K> {
+    pub(crate) fn with_provider(mut self, provider: TokenProvider) -> Self {
+        self.way.provider = provider;
+        self
     }
 }
 

@@ -3,12 +3,14 @@
 mod challenge;
 
 use crate::{
-    BoxError, Generation,
+    BoxError, Generation, TokenProvider,
     body::KeptBody,
     clock::Now,
+    layer::Route,
+    provider::Rejection,
     request::{RejectableResponse, ReplayRequest},
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 use std::{
     borrow::Cow,
     fmt,
@@ -33,6 +35,8 @@ pub struct Attempt<R: ReplayRequest> {
     keeper: Option<KeptBody<R::Body>>,
     sent: Option<Sent>,
     refused: Option<Refused>,
+    /// None in an answer of `clone_request`.
+    route: Option<Route>,
     /// Sendings before this one that a server answered by refusing the token.
     pub(crate) replaced: u32,
 }
@@ -63,8 +67,8 @@ pub(crate) struct Refused {
 }
 
 impl<R: ReplayRequest> Attempt<R> {
-    pub(crate) fn new(request: R) -> Self {
-        Self { hold: Hold::Whole(request), keeper: None, sent: None, refused: None, replaced: 0 }
+    pub(crate) fn new(request: R, route: Route) -> Self {
+        Self { hold: Hold::Whole(request), keeper: None, sent: None, refused: None, route: Some(route), replaced: 0 }
     }
 
     /// The request before it is sent, without the token. None afterwards.
@@ -80,7 +84,8 @@ impl<R: ReplayRequest> Attempt<R> {
     /// body that would need more is sent without a copy.
     #[must_use]
     pub fn keep(&self, limit: usize) -> Self {
-        Self { hold: Hold::Asked(limit), keeper: None, sent: None, refused: None, replaced: self.replaced }
+        let replaced = self.replaced;
+        Self { hold: Hold::Asked(limit), keeper: None, sent: None, refused: None, route: None, replaced }
     }
 
     /// The request's method, while the request or a copy of it is here.
@@ -129,7 +134,25 @@ impl<R: ReplayRequest> Attempt<R> {
         self.refused.get_or_insert_default().challenge = challenge::raw(headers);
     }
 
+    /// To refuse the token once this answer has been given away.
+    fn late_rejection(&self) -> Option<LateRejection> {
+        Some(LateRejection {
+            provider: self.route.as_ref()?.provider().clone(),
+            generation: self.generation()?,
+            rejection: self.rejection(None),
+        })
+    }
+
     // For the layer.
+
+    pub(crate) fn route(&self) -> &Route {
+        self.route.as_ref().expect("only an answer of `clone_request` has no route, and it is never sent")
+    }
+
+    /// What the provider is told of a refusal.
+    pub(crate) fn rejection(&self, challenge: Option<Arc<str>>) -> Rejection {
+        Rejection { resent: self.replaced > 0, resource: self.resource(), challenge, ..Rejection::default() }
+    }
 
     /// The wish of an answer of `clone_request`.
     pub(crate) fn wish(&self) -> Option<usize> {
@@ -204,6 +227,20 @@ impl<R: ReplayRequest> Attempt<R> {
             (_, Some(sent)) => sent.origin,
             _ => None,
         }
+    }
+}
+
+/// A refusal that may still come, with the trailers.
+struct LateRejection {
+    provider: TokenProvider,
+    generation: Generation,
+    rejection: Rejection,
+}
+
+impl LateRejection {
+    fn reject(self, trailers: &HeaderMap) {
+        let rejection = Rejection { challenge: challenge::raw(trailers), ..self.rejection };
+        drop(self.provider.rejected(self.generation, rejection));
     }
 }
 
@@ -337,6 +374,26 @@ impl RetryPolicy {
         Self { limit: bytes, ..self }
     }
 
+    /// A stream that has begun may still end with a refusal: too late for this request, but not for the next.
+    fn watch<R: ReplayRequest, Res: RejectableResponse>(
+        &self,
+        attempt: &Attempt<R>,
+        result: &mut Result<Res, BoxError>,
+    ) {
+        let Some(late) = attempt.late_rejection() else { return };
+        let policy = self.clone();
+        let hook = move |trailers: &HeaderMap| {
+            let answer = Answer { status: StatusCode::OK, headers: trailers };
+            if policy.refuses(&answer) {
+                late.reject(trailers);
+            }
+        };
+        // For a moment there is no answer: nobody sees this error.
+        if let Ok(response) = std::mem::replace(result, Err(Box::new(fmt::Error))) {
+            *result = Ok(response.watch(hook));
+        }
+    }
+
     fn refuses(&self, answer: &Answer<'_>) -> bool {
         match answer.status {
             StatusCode::UNAUTHORIZED if challenge::wants_new_token(answer.headers) => return true,
@@ -346,6 +403,10 @@ impl RetryPolicy {
         }
         self.reject_when.as_ref().is_some_and(|judge| judge(answer))
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn grpc_refuses(headers: &HeaderMap) -> bool {
@@ -361,6 +422,9 @@ impl<R: ReplayRequest, Res: RejectableResponse> Policy<Attempt<R>, Res, BoxError
         let response = result.as_ref().ok()?;
         let answer = Answer { status: response.status(), headers: response.headers() };
         if !self.refuses(&answer) {
+            if is_grpc(answer.headers) {
+                self.watch(attempt, result);
+            }
             return None;
         }
         let elsewhere = response.answered_by().map(|origin| origin.target().key(None));

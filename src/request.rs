@@ -66,8 +66,14 @@ pub trait ReplayRequest: Sized {
     /// Its extensions, if it has any: [`UseToken`](crate::UseToken) and [`NoToken`](crate::NoToken) are looked for there.
     fn extensions(&self) -> Option<&Extensions>;
 
-    /// A copy of the head, to send it again; none if it cannot be copied.
-    fn copy_head(&self) -> Option<Self::Head>;
+    /// Does the client that takes it follow redirects by itself, and then strip no header but `Authorization` on the way to another host? Then a token goes
+    /// nowhere else, until [`redirects_handled`](crate::JwtRefreshLayer::redirects_handled) is said.
+    fn follows_redirects(&self) -> bool {
+        false
+    }
+
+    /// A copy of the head, to send it again; none if it cannot be copied. The body stays where it is.
+    fn copy_head(&mut self) -> Option<Self::Head>;
     /// The body out, and another of its type in its place.
     fn map_body(self, map: impl FnOnce(Self::Body) -> Self::Body) -> Self;
     /// A request again.
@@ -81,7 +87,7 @@ pub trait ReplayRequest: Sized {
     fn head_headers_mut(head: &mut Self::Head) -> &mut HeaderMap;
 }
 
-impl<B> ReplayRequest for http::Request<B> {
+impl<B: 'static> ReplayRequest for http::Request<B> {
     type Body = B;
     type Head = Parts;
 
@@ -105,7 +111,13 @@ impl<B> ReplayRequest for http::Request<B> {
         Some(self.extensions())
     }
 
-    fn copy_head(&self) -> Option<Parts> {
+    /// True for a body of reqwest's: whoever takes that, such as tower-reqwest, hands it to reqwest.
+    #[cfg(feature = "reqwest")]
+    fn follows_redirects(&self) -> bool {
+        std::any::TypeId::of::<B>() == std::any::TypeId::of::<reqwest::Body>()
+    }
+
+    fn copy_head(&mut self) -> Option<Parts> {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method.clone_from(self.method());
         parts.uri.clone_from(self.uri());
@@ -138,7 +150,7 @@ impl<B> ReplayRequest for http::Request<B> {
 
 /// An answer that can refuse a token. Only [`RetryPolicy`](crate::RetryPolicy) asks for it; a policy of your own may read its answers in
 /// its own way.
-pub trait RejectableResponse {
+pub trait RejectableResponse: Sized {
     /// Its status.
     fn status(&self) -> StatusCode;
     /// Its headers.
@@ -148,9 +160,19 @@ pub trait RejectableResponse {
     fn answered_by(&self) -> Option<Origin> {
         None
     }
+
+    /// Shows `hook` the trailers of a body that is still to come, if it ends with any: a gRPC stream that has begun says only there that the token
+    /// died. The answer is the caller's all the same.
+    ///
+    /// By default nobody looks: `hook` is dropped. Implemented for gRPC answers of tonic, with that feature.
+    #[must_use]
+    fn watch(self, hook: impl FnOnce(&HeaderMap) + Send + 'static) -> Self {
+        drop(hook);
+        self
+    }
 }
 
-impl<B> RejectableResponse for http::Response<B> {
+impl<B: 'static> RejectableResponse for http::Response<B> {
     fn status(&self) -> StatusCode {
         self.status()
     }
@@ -163,6 +185,15 @@ impl<B> RejectableResponse for http::Response<B> {
     fn answered_by(&self) -> Option<Origin> {
         let uri = &self.extensions().get::<tower_http::follow_redirect::RequestUri>()?.0;
         Some(Origin::of(uri.scheme_str()?, uri.host()?, uri.port_u16()))
+    }
+
+    #[cfg(feature = "tonic")]
+    fn watch(mut self, hook: impl FnOnce(&HeaderMap) + Send + 'static) -> Self {
+        let any: &mut dyn std::any::Any = &mut self;
+        if let Some(response) = any.downcast_mut() {
+            crate::clients::watch_trailers(response, hook);
+        }
+        self
     }
 }
 
@@ -187,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_head_is_copied_whole() {
-        let request = http::Request::builder()
+        let mut request = http::Request::builder()
             .method("PUT")
             .uri("https://a/x")
             .version(http::Version::HTTP_2)

@@ -93,6 +93,14 @@ pub enum ScopeError {
         "the request's URI has no host, so nothing says where the token would go: name it with `JwtRefreshLayer::assume_origin`"
     )]
     NoOrigin,
+    /// The client follows redirects by itself and strips no header but `Authorization` when they lead to another host, which would get the token.
+    #[error(
+        "the token is not sent in `{header}`: reqwest follows redirects and sends that header on to other hosts; build the client with `redirect::Policy::none()` or one that stays on the host, then say so with `JwtRefreshLayer::redirects_handled`"
+    )]
+    Redirects {
+        /// Where the token would have been.
+        header: http::HeaderName,
+    },
 }
 
 /// Where the token may go.

@@ -1,10 +1,10 @@
 //! One request in.
 
 use crate::{
-    BoxError, NoToken, RetryPolicy, UseToken,
+    BoxError, NoToken, RetryPolicy, ScopeError, UseToken,
     body::{ByType, KeepBody},
     future::{ResponseFuture, Sender},
-    layer::Way,
+    layer::{Route, Way},
     policy::Attempt,
     request::ReplayRequest,
 };
@@ -61,6 +61,10 @@ where
             return ResponseFuture::pass(self.inner.call(request));
         }
         match self.way.scope.admits(&request.target()) {
+            Ok(true) if request.follows_redirects() && !self.way.survives_redirects() => {
+                let header = self.way.placement.name().clone();
+                return ResponseFuture::fail(ScopeError::Redirects { header }.into());
+            }
             Ok(true) => {}
             Ok(false) => return ResponseFuture::pass(self.inner.call(request)),
             Err(error) => {
@@ -72,7 +76,8 @@ where
         let tenant = marks.and_then(|marks| marks.get::<UseToken>()).map(|tenant| tenant.0.clone());
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        let sender = Sender::new(ready, self.policy.clone(), self.keep.clone(), Arc::clone(&self.way), tenant, request);
+        let route = Route { way: Arc::clone(&self.way), tenant };
+        let sender = Sender::new(ready, self.policy.clone(), self.keep.clone(), Attempt::new(request, route));
         ResponseFuture::new(sender, &self.inner)
     }
 }

@@ -79,7 +79,20 @@ enum Recorded {
 
 /// Another reader took over: this body is sent again, and this sending of it is void.
 #[derive(Debug)]
-struct BodyMoved;
+struct BodyMoved {
+    /// Makes hyper reset an HTTP/2 stream with CANCEL, not INTERNAL_ERROR.
+    #[cfg(feature = "tonic")]
+    reset: h2::Error,
+}
+
+impl BodyMoved {
+    fn new() -> Self {
+        Self {
+            #[cfg(feature = "tonic")]
+            reset: h2::Reason::CANCEL.into(),
+        }
+    }
+}
 
 impl fmt::Display for BodyMoved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +100,12 @@ impl fmt::Display for BodyMoved {
     }
 }
 
-impl Error for BodyMoved {}
+impl Error for BodyMoved {
+    #[cfg(feature = "tonic")]
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.reset)
+    }
+}
 
 /// The source broke while an overtaken reader polled it.
 #[derive(Debug)]
@@ -101,16 +119,21 @@ impl fmt::Display for BodyBroke {
 
 impl Error for BodyBroke {}
 
-/// The error as one of type `E`, if that is a type that can hold any error.
-fn say<E: 'static>(error: impl Error + Send + Sync + 'static) -> Option<E> {
-    let mut slot: Option<E> = None;
-    let any: &mut dyn Any = &mut slot;
-    if let Some(slot) = any.downcast_mut::<Option<BoxError>>() {
-        *slot = Some(error.into());
-    } else if let Some(slot) = any.downcast_mut::<Option<io::Error>>() {
-        *slot = Some(io::Error::other(error));
-    }
-    slot
+/// How to say any error in one of type `E`, if that is a type that can hold any.
+fn voice<E: 'static>() -> Option<fn(BoxError) -> E> {
+    let voices: &[&dyn Any] = &[
+        &((|error| error) as fn(BoxError) -> BoxError),
+        &(io::Error::other as fn(BoxError) -> io::Error),
+        #[cfg(feature = "axum")]
+        &(axum_core::Error::new as fn(BoxError) -> axum_core::Error),
+        #[cfg(feature = "tonic")]
+        &(tonic::Status::from_error as fn(BoxError) -> tonic::Status),
+    ];
+    voices.iter().find_map(|voice| voice.downcast_ref()).copied()
+}
+
+fn say<E: 'static>(error: impl Into<BoxError>) -> Option<E> {
+    voice().map(|voice| voice(error.into()))
 }
 
 /// What can be read again, whatever the body's type.
@@ -124,6 +147,22 @@ pub(super) trait Replay<B>: Send {
 struct Keeper<B: Body, E> {
     shared: Arc<Shared<B, E>>,
     wrap: fn(Tee<B, E>) -> B,
+}
+
+/// The same record, its readers in another type.
+pub(super) struct Mapped<B, C> {
+    pub(super) record: Box<dyn Replay<B>>,
+    pub(super) map: fn(B) -> C,
+}
+
+impl<B, C> Replay<C> for Mapped<B, C> {
+    fn is_whole(&self) -> bool {
+        self.record.is_whole()
+    }
+
+    fn again(&self) -> Option<C> {
+        self.record.again().map(self.map)
+    }
 }
 
 pub(super) fn tee<B, E>(
@@ -204,7 +243,7 @@ impl<B: Body, E> Shared<B, E> {
 
 impl<B: Body> Record<B> {
     fn is_whole<E: 'static>(&self) -> bool {
-        let can_cut = self.end == End::Whole || say::<E>(BodyMoved).is_some();
+        let can_cut = self.end == End::Whole || voice::<E>().is_some();
         self.end != End::Broken && !self.overflown && can_cut
     }
 
@@ -285,7 +324,7 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
         let mut record = shared.lock();
         if this.epoch < record.newest {
             drop(record);
-            return this.finish(say(BodyMoved));
+            return this.finish(say(BodyMoved::new()));
         }
         if this.next < record.total() {
             let at = this.next.saturating_sub(record.freed);
@@ -337,7 +376,7 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
             waiting.wake();
         }
         match polled {
-            _ if overtaken => this.finish(say(BodyMoved)),
+            _ if overtaken => this.finish(say(BodyMoved::new())),
             Some(Poll::Ready(Some(Ok(frame)))) => this.deliver(frame),
             Some(Poll::Ready(Some(Err(error)))) => this.finish(Some((shared.map_err)(error))),
             Some(Poll::Ready(None)) => this.finish(None),

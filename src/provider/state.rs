@@ -436,9 +436,9 @@ impl Machine {
         };
         let (error, failing_for) = (Arc::clone(&trouble.error), now.mono.saturating_sub(trouble.since.mono));
         if trouble.permanent {
-            TokenError::NeedsCredential { error, failing_for, retry_in }
+            TokenError::needs_credential(error, failing_for, retry_in)
         } else {
-            TokenError::Unavailable { error, failing_for, retry_in }
+            TokenError::unavailable(error, failing_for, retry_in)
         }
     }
 
