@@ -1,15 +1,14 @@
-//! What to copy: from a durable credential to answers, through one client that never sends a stale token.
+//! What to copy: from a durable credential to answers, through a client that never sends a stale token.
 //!
-//! `cargo run --example minimal`. Its service lives on loopback, gives tokens that live for 2 s, and says which one it saw.
+//! `cargo run --example minimal`. Its service is on loopback, gives tokens that live for 2 s, and says which one it saw.
 
 mod support;
 
-// In README.md from here to the end.
+// README.md shows all that follows.
 use bytes::Bytes;
 use http::{HeaderName, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use std::time::Duration;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jwt_refresh::{BoxError, JwtRefreshLayer, TokenProvider, source::Exchange};
 
@@ -29,7 +28,7 @@ async fn main() -> Result<(), BoxError> {
         let response = client.ready().await?.call(request).await?;
         let (status, body) = (response.status(), response.into_body().collect().await?.to_bytes());
         println!("after {second} s: {status}, the server saw {}", String::from_utf8_lossy(&body));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     Ok(())
 }
