@@ -202,10 +202,14 @@ impl Core {
         let mut changed = None;
         self.status.send_if_modified(|told| {
             // Relaxed: the channel's lock orders it. An event that was overtaken on its way here has nothing to tell.
-            if at < self.told.load(Ordering::Relaxed) || *told == status {
+            if at < self.told.load(Ordering::Relaxed) {
                 return false;
             }
+            // Also where nothing changes: the event before this one may still be on its way here.
             self.told.store(at, Ordering::Relaxed);
+            if *told == status {
+                return false;
+            }
             changed = Some(std::mem::replace(told, status.clone()));
             true
         });
@@ -255,8 +259,7 @@ impl Core {
     /// Nobody can wait here: send what lives.
     fn instead_of_waiting(&self, purpose: Purpose, error: TokenError) -> Verdict {
         match purpose {
-            Purpose::Replace(_) => Verdict::Pass,
-            Purpose::Refresh => Verdict::Fail(error),
+            Purpose::Replace(_) | Purpose::Refresh => Verdict::Fail(error),
             Purpose::Send => {
                 self.event(|machine, now, _| machine.living(now)).map_or(Verdict::Fail(error), Verdict::Send)
             }

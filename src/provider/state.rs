@@ -120,7 +120,9 @@ pub(crate) enum Over {
     Failed,
     /// The flight is gone without a result.
     Lost,
-    /// The flight goes on, but this caller has waited long enough.
+    /// The flight goes on, and this caller has waited as long as a token that lives allows.
+    Patience,
+    /// The flight goes on, but this caller has waited as long as any may.
     Bound,
 }
 
@@ -257,7 +259,7 @@ impl Machine {
             match over {
                 Over::Failed => return Decision::Unavailable(self.error(now)),
                 Over::Lost => return self.forced(now),
-                Over::Landed | Over::Bound => {}
+                Over::Landed | Over::Patience | Over::Bound => {}
             }
         }
         if let (Band::Fresh | Band::Stale | Band::Urgent, Some(held)) = (band, &self.held)
@@ -265,14 +267,18 @@ impl Machine {
             && (purpose, over) != (Purpose::Refresh, Over::Bound)
         {
             let token = held.token.clone();
-            if over == Over::Bound && band == Band::Urgent {
+            if matches!(over, Over::Patience | Over::Bound) && band == Band::Urgent {
                 self.note_slow();
             }
             return Decision::Send { token, start: None };
         }
-        // Its replacement was rejected, or died, before this waiter was polled, or nobody answered at all.
-        let again = matches!(over, Over::Landed | Over::Lost);
+        // Its replacement was rejected, or died, before this waiter was polled, or nobody answered at all; or what was to be sent
+        // meanwhile has died.
+        let again = matches!(over, Over::Landed | Over::Lost | Over::Patience);
         if let Purpose::Replace(_) = purpose {
+            if over == Over::Bound && self.ended.is_none() {
+                return Decision::Unavailable(TokenError::TimedOut { after: self.settings.longest_wait() });
+            }
             if self.ended.is_some() || !again || self.shut(Band::Marked, now) {
                 return Decision::Pass { start: None };
             }

@@ -71,7 +71,7 @@ impl Waiter {
         loop {
             ready!(this.sleep.as_mut().poll(cx));
             if Instant::now() >= *this.bound {
-                return Poll::Ready(Over::Bound);
+                return Poll::Ready(if this.bound < this.deadline { Over::Patience } else { Over::Bound });
             }
             // The moment has come at which the flight, if it still is, would be lost.
             let number = this.landing.number;
@@ -89,7 +89,7 @@ impl Future for Waiter {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             let mut over = ready!(self.as_mut().poll_over(cx));
-            if over == Over::Lost && Instant::now() >= self.deadline {
+            if matches!(over, Over::Lost | Over::Patience) && Instant::now() >= self.deadline {
                 over = Over::Bound;
             }
             let (purpose, deadline) = (self.purpose, self.deadline);
