@@ -16,7 +16,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use options::{Mode, Options, Real};
 use poll::{Plan, Tally};
-use report::{Others, Progress, Report, Row};
+use report::{Others, Progress, Report, Row, Standstill};
 use std::{
     process::ExitCode,
     sync::Arc,
@@ -62,6 +62,8 @@ async fn main() -> ExitCode {
 
 /// All three clients, through the faults. Returns what does not hold.
 async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
+    // A connection has two ends, and both are ours.
+    open_files(options.pollers, 6)?;
     if !options.json {
         report::explain(options);
     }
@@ -93,6 +95,7 @@ async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
         async move { mutex.token().await }
     });
 
+    let standstill = Standstill::watch();
     let start = Instant::now();
     let at = |part: f64| start + options.run().mul_f64(part);
     server.plan(Faults { down_from: at(DOWN), silent_from: at(SILENT) });
@@ -109,8 +112,12 @@ async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
     drop(progress);
 
     let row = |client: usize| Row::new(&tallies[client], &gauges[client]);
-    let report =
-        Report { seconds: options.seconds, ours: row(0), others: Some(Others { naive: row(1), mutex: row(2) }) };
+    let report = Report {
+        seconds: options.seconds,
+        ours: row(0),
+        others: Some(Others { naive: row(1), mutex: row(2) }),
+        standstill: standstill.longest(),
+    };
     report.print(options.json)?;
     Ok(report.broken_claims(server.faced("ours")))
 }
@@ -125,12 +132,13 @@ async fn revoke(server: Server, when: Instant) {
 
 /// A real service, through this crate alone and with its default settings. Returns what does not hold.
 async fn real(options: &Options, service: &Real) -> Result<Vec<String>, BoxError> {
-    if !options.json {
-        report::explain_real(options, &service.auth_url);
-    }
+    open_files(options.pollers, 1)?;
     let (gauge, tally): (Arc<Gauge>, Arc<Tally>) = Default::default();
     let provider = TokenProvider::new(source(&service.auth_url, &service.key, &gauge)?);
     provider.init().await?;
+    if !options.json {
+        report::explain_real(options, &service.auth_url);
+    }
 
     let tls = HttpsConnectorBuilder::new().with_provider_and_native_roots(rustls::crypto::ring::default_provider())?;
     let http = legacy::Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().build());
@@ -149,9 +157,22 @@ async fn real(options: &Options, service: &Real) -> Result<Vec<String>, BoxError
     pollers.join_all().await;
     drop(progress);
 
-    let report = Report { seconds: options.seconds, ours: Row::new(&tally, &gauge), others: None };
+    let report =
+        Report { seconds: options.seconds, ours: Row::new(&tally, &gauge), others: None, standstill: Duration::ZERO };
     report.print(options.json)?;
     Ok(report.broken_claims(support::Faced::default()))
+}
+
+/// Sees to it that they may be opened: some systems allow 256 unless asked, and a server that cannot accept would let its clients wait.
+fn open_files(pollers: usize, each: u64) -> Result<(), BoxError> {
+    let files = u64::try_from(pollers)? * each + 64;
+    match rlimit::increase_nofile_limit(files)? {
+        limit if limit < files => Err(format!(
+            "{pollers} pollers need {files} open files, and the limit is {limit}: raise it with `ulimit -n`, or take fewer pollers"
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 fn source(url: &str, key: &str, gauge: &Arc<Gauge>) -> Result<Counted, BoxError> {

@@ -140,7 +140,8 @@ impl Times {
             seen += count;
             if seen >= wanted {
                 let doublings = (bucket / STEPS).saturating_sub(1);
-                return ((bucket - doublings * STEPS + 1) << doublings) - 1;
+                let top = ((bucket - doublings * STEPS + 1) << doublings) - 1;
+                return u64::try_from(self.worst.as_micros()).map_or(top, |worst| worst.min(top));
             }
         }
         0

