@@ -146,19 +146,6 @@ async fn an_absurd_lifetime_leads_neither_to_a_panic_nor_to_a_storm() {
     }
 }
 
-// Scenario 37. A pooled connection would belong to the runtime that is gone.
-#[test]
-fn an_exchange_works_on_a_second_runtime_after_the_first_is_gone() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let server = servers.block_on(Server::new(|count| ok(&format!(r#"{{"jwt":"t{count}","expires_in":60}}"#))));
-    let (provider, clock) = provider(exchange(&server));
-    for expected in ["t0", "t1"] {
-        assert_eq!(runtime().block_on(provider.token()).unwrap().expose_secret(), expected);
-        clock.advance(HOUR);
-    }
-}
-
 // Scenario 72.
 #[tokio::test]
 async fn nothing_of_an_exchange_is_left_when_it_is_over() {
@@ -168,9 +155,10 @@ async fn nothing_of_an_exchange_is_left_when_it_is_over() {
         vec![Step::Send(format!("{head}{{\"jwt\":\"t\"}}").into_bytes()), Step::Hang]
     })
     .await;
+    let source = exchange(&server).build().unwrap();
     for _ in 0..20 {
         // The server serves one connection at a time: the next is served once this one was closed.
-        once(exchange(&server)).await.unwrap();
+        TokenProvider::new(source.clone()).token().await.unwrap();
     }
     assert_eq!(server.asked().len(), 20);
 }

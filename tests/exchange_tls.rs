@@ -62,7 +62,7 @@ async fn a_server_of_a_private_authority_gets_the_credential() {
     let (authority, other) = (Authority::new("ours"), Authority::new("another"));
     let server = authority.server("localhost").await;
     assert_eq!(once(exchange(&server).root_certificates(&authority.pem)).await.unwrap().expose_secret(), "t");
-    let both = exchange(&server).root_certificates(&other.pem).root_certificates(&authority.pem);
+    let both = exchange(&server).root_certificates(&authority.pem).root_certificates(&other.pem);
     assert_eq!(once(both).await.unwrap().expose_secret(), "t", "called again it adds to them");
     assert!(server.asked()[0].contains("\r\nauthorization: Bearer durable-s3cr3t\r\n"));
 }

@@ -45,8 +45,9 @@ use tower::Service;
 ///
 /// # The request
 /// HTTP/1.1 over TLS, with the system's root certificates or [your own](ExchangeBuilder::root_certificates). Plaintext goes to this machine only,
-/// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) set. Each exchange has a connection of its own: tokens are fetched minutes apart, when an
-/// idle one would be dead, and no task outlives an exchange. Redirects are not followed, and proxies named by the environment are not used.
+/// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) set. Each exchange
+/// has a connection of its own: tokens are fetched minutes apart, when an idle one would be dead, and no task outlives an exchange.
+/// Redirects are not followed, and proxies named by the environment are not used.
 ///
 /// # The answer
 /// A JSON object. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what

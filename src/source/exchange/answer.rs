@@ -258,6 +258,8 @@ mod tests {
             (r#"{"jwt":"s3cr3t""#, "no JSON object"),
             (r#"{"jwt":"s3cr3t"} x"#, "no JSON object"),
             ("{}", "no token at `jwt`"),
+            (r#"{"error":false}"#, "no token at `jwt`"),
+            (r#"{"error":0,"jwt":null}"#, "no token at `jwt`"),
             (r#"{"jwt":null}"#, "no token at `jwt`"),
             (r#"{"JWT":"s3cr3t"}"#, "`ExchangeBuilder::token_at`"),
             (r#"{"jwt":7}"#, "something else than a string"),
