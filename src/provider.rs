@@ -37,7 +37,8 @@ use tower::Service;
 /// Two providers over one source know nothing of each other and fetch twice.
 ///
 /// It asks its source when the token is stale or rejected, in a task of its own that belongs to no caller; however many need
-/// a token at once, there is one fetch. It works from the first use inside any tokio runtime, and outlives runtimes.
+/// a token at once, there is one fetch. It works from the first use inside any tokio runtime that has its timer enabled, and
+/// outlives runtimes.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -317,7 +318,7 @@ impl TokenProvider {
     }
 
     /// How it fares, now and from now on: for a health endpoint, or to alert somebody. Never holds up the provider, read or
-    /// not.
+    /// not; but what [`borrow`](watch::Receiver::borrow) gives is a read lock, to be let go before anything is asked of the provider.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
         self.core().subscribe()

@@ -8,6 +8,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex},
     task::Context,
+    time::Duration,
 };
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, builder, pass, provider, settle};
 use tokio::time::Instant;
@@ -87,7 +88,7 @@ async fn within_a_retry_after_all_get_its_error_at_once_and_after_it_they_share_
         let before = Instant::now();
         assert!(provider.refresh().await.is_err());
         assert!(join_all((0..50).map(|_| provider.token())).await.iter().all(Result::is_err));
-        assert_eq!(before.elapsed(), SECOND * 0);
+        assert_eq!(before.elapsed(), Duration::ZERO);
         pass(SECOND).await;
     }
     assert_eq!(endpoint.fetches(), 1);
@@ -130,7 +131,7 @@ async fn a_set_or_a_clear_during_a_flight_ends_every_wait_at_once() {
     for result in join_all(waiting).await {
         assert!(matches!(result.unwrap(), Err(TokenError::SignedOut)));
     }
-    assert_eq!(before.elapsed(), SECOND * 0);
+    assert_eq!(before.elapsed(), Duration::ZERO);
     assert_eq!(endpoint.fetches(), 1, "a flight that was told to bring nothing still has its place");
 }
 
@@ -210,11 +211,11 @@ async fn the_status_told_last_is_that_of_the_last_event() {
 #[tokio::test(start_paused = true)]
 async fn however_a_flight_ends_all_who_wait_are_woken() {
     for (reply, took) in [
-        (Reply::New(HOUR), SECOND * 0),
-        (Reply::Fail, SECOND * 0),
-        (Reply::Refuse, SECOND * 0),
-        (Reply::Panic, SECOND * 0),
-        (Reply::PanicAtOnce, SECOND * 0),
+        (Reply::New(HOUR), Duration::ZERO),
+        (Reply::Fail, Duration::ZERO),
+        (Reply::Refuse, Duration::ZERO),
+        (Reply::Panic, Duration::ZERO),
+        (Reply::PanicAtOnce, Duration::ZERO),
         (Reply::Hang, 30 * SECOND),
     ] {
         let endpoint = Endpoint::new(reply.clone());

@@ -59,25 +59,29 @@ impl Waiter {
         Self { landed, sleep: tokio::time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
     }
 
+    #[cfg(test)]
+    pub(super) fn flight(&self) -> u64 {
+        self.landing.number
+    }
+
     /// How the wait ended, if it has.
     fn poll_over(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
         let mut this = self.project();
-        if let Some(over) = this.landing.over() {
-            return Poll::Ready(over);
-        }
-        if this.landed.poll(cx).is_ready() {
-            return Poll::Ready(this.landing.over().unwrap_or(Over::Lost));
-        }
         loop {
+            if let Some(over) = this.landing.over() {
+                return Poll::Ready(over);
+            }
+            if this.landed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(this.landing.over().unwrap_or(Over::Lost));
+            }
             ready!(this.sleep.as_mut().poll(cx));
             if Instant::now() >= *this.bound {
                 return Poll::Ready(if this.bound < this.deadline { Over::Patience } else { Over::Bound });
             }
-            // The moment has come at which the flight, if it still is, would be lost.
+            // The moment has come at which the flight, if it still is, would be lost. Whoever takes it from the machine says on the
+            // landing how it ended: if the machine has it no more, the word is there now, or on its way.
             let number = this.landing.number;
-            if this.core.event(|machine, now, _| machine.left(now, number)).is_none() {
-                return Poll::Ready(Over::Lost);
-            }
+            this.core.event(|machine, now, _| machine.left(now, number));
             this.sleep.as_mut().reset(*this.bound);
         }
     }
