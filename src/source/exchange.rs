@@ -124,6 +124,7 @@ impl Service<TokenRequest> for Exchange {
 impl Inner {
     async fn exchange(&self) -> Result<Token, Failed> {
         let deadline = Instant::now() + self.timeout;
+        let asked = SystemTime::now();
         let name = || Arc::clone(&self.endpoint.name);
         let timed_out = |_| ExchangeError::TimedOut { endpoint: name(), after: self.timeout };
 
@@ -133,7 +134,7 @@ impl Inner {
             return Err(ExchangeError::Redirected { endpoint: name(), status: head.status }.into());
         }
         let body = timeout_at(deadline, client::read(body, name())).await.map_err(timed_out).and_then(|read| read);
-        let date = date(&head.headers);
+        let date = date(&head.headers).map(|date| within(date, asked));
         if !head.status.is_success() {
             // The status says enough where the body of a refusal does not come.
             let body = body.unwrap_or_default();
@@ -160,11 +161,34 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()
 }
 
+/// A `Date` names a second, and of a token that lives for two that is half. Where our clock stood within that very second when we asked, it
+/// agrees with the server's, and says which part of the second it was.
+fn within(date: SystemTime, asked: SystemTime) -> SystemTime {
+    let agrees = asked.duration_since(date).is_ok_and(|part| part < Duration::from_secs(1));
+    if agrees { asked } else { date }
+}
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
             .field("endpoint", &self.0.endpoint.name)
             .field("timeout", &self.0.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Scenario 44.
+    #[test]
+    fn a_clock_that_agrees_with_the_date_says_which_part_of_its_second_it_was() {
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (part, second) = (Duration::from_millis(750), Duration::from_secs(1));
+        assert_eq!(within(date, date + part), date + part);
+        assert_eq!(within(date, date - part), date, "the second turned while we asked");
+        assert_eq!(within(date, date + second), date, "our clock is ahead");
+        assert_eq!(within(date, date - second * 3600), date, "our clock is behind");
     }
 }
