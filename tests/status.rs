@@ -11,9 +11,10 @@ fn now(provider: &TokenProvider) -> TokenStatus {
     provider.subscribe().borrow().clone()
 }
 
-/// An error with its causes, one a line.
+/// An error with its causes, one a line; without the status that is there for tonic, whose text repeats its cause.
 fn chain(error: &dyn Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect()
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.filter(|error| !error.is::<tonic::Status>()).map(ToString::to_string).collect()
 }
 
 /// A caller a second for so long; how many got a token.
