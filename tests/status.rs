@@ -12,7 +12,7 @@ fn now(provider: &TokenProvider) -> TokenStatus {
 }
 
 /// An error with its causes, one a line; without the status that is there for tonic, whose text repeats its cause.
-fn chain(error: &dyn Error) -> Vec<String> {
+fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.filter(|error| !error.is::<tonic::Status>()).map(ToString::to_string).collect()
 }
