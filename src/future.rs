@@ -96,7 +96,7 @@ where
         if let Some(newest) = self.provider().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
             return Verdict::Send(newest);
         }
-        if let Some(living) = self.provider().living() {
+        if let Some(living) = self.provider().unmarked() {
             return Verdict::Send(living);
         }
         match self.provider().acquire() {

@@ -369,8 +369,13 @@ impl TokenProvider {
         &self.handle.core
     }
 
+    /// The held token if it is alive and nobody waits for its successor.
+    pub(crate) fn unmarked(&self) -> Option<Token> {
+        self.core().event(|machine, now, _| machine.unmarked(now))
+    }
+
     /// The held token if it is alive, whatever servers say of it.
-    pub(crate) fn living(&self) -> Option<Token> {
+    fn living(&self) -> Option<Token> {
         self.core().event(|machine, now, _| machine.living(now))
     }
 

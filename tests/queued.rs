@@ -52,6 +52,20 @@ async fn a_request_that_queued_goes_out_with_the_newest_token() {
     assert_eq!(api.tokens(), ["t2"]);
 }
 
+// Invariant 5.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_in_the_queue_is_replaced_before_the_request_goes_out() {
+    let (endpoint, api) = (Endpoint::hourly().taking(SECOND), Api::new());
+    let (provider, _) = provider(&endpoint);
+    let (service, permits) = service(&provider, &api);
+    let (call, permit) = queued(&service, &permits).await;
+    pass(MINUTE).await;
+    provider.reject(&provider.current().unwrap());
+    drop(permit);
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(api.tokens(), ["t2"]);
+}
+
 // Scenario 98; cockroachdb/cockroach#169764.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_died_in_the_queue_is_replaced_before_the_request_goes_out() {

@@ -195,6 +195,11 @@ impl Machine {
         Some(held.token.clone())
     }
 
+    /// The same, unless others wait for its successor.
+    pub(crate) fn unmarked(&self, now: Now) -> Option<Token> {
+        self.living(now).filter(|_| self.band(now) != Band::Marked)
+    }
+
     /// What the source is told when this flight asks.
     pub(crate) fn request(&self) -> TokenRequest {
         TokenRequest {
