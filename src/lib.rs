@@ -100,6 +100,7 @@
 pub mod body;
 pub mod clients;
 pub mod clock;
+pub mod docs;
 mod error;
 mod future;
 mod layer;

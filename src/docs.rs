@@ -1,0 +1,3 @@
+//! Pages of prose, with examples that are compiled.
+
+pub mod no_tower;
