@@ -85,14 +85,18 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
+//! | `axum` | `axum::body::Body` can be sent again |
 //! | `exchange` | `source::Exchange`: a durable credential in, a token out, over hyper with TLS |
 //! | `follow-redirect` | a redirect's target, followed by tower-http below the layer, cannot reject a token it never got |
+//! | `reqwest` | `reqwest::Client` under the layer, and `reqwest::Body` can be sent again |
+//! | `reqwest-middleware` | the layer is a `reqwest_middleware::Middleware` |
+//! | `tonic` | `tonic::body::Body` can be sent again, a stream's late refusal is seen, `clients::TokenInterceptor`, errors as a `Status` |
 //! | `test-util` | `clock::ManualClock`, to move time in your tests |
 //! | `full` | all of them |
 //!
 //! # Where to look
 //! [`TokenProvider`] holds the token, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
-//! goes, [`TokenError`] says why there is none.
+//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, and what serves clients that take no layer.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
