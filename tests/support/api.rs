@@ -81,6 +81,15 @@ impl Api {
         self.state().forbidden.remove(path);
     }
 
+    /// Refuses an endpoint's token `t<number>` once so long has passed since it was asked for: the server's own clock. The endpoint must never fail.
+    pub fn expire(&self, endpoint: &super::Endpoint, life: Duration) {
+        let endpoint = endpoint.clone();
+        self.judge_by(move |seen| {
+            let number: usize = seen.token.as_ref()?.strip_prefix('t')?.parse().ok()?;
+            (seen.at >= endpoint.asked()[number - 1].at + life).then(|| answer(401, "expired"))
+        });
+    }
+
     /// Every token is refused while true.
     pub fn refuse_all(&self, refuse: bool) {
         self.state().refuse_all = refuse;
