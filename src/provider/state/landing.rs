@@ -93,26 +93,33 @@ impl Machine {
         }
     }
 
-    /// The very bytes that are held came again.
+    /// The very bytes that are held came again. If they were refused before, they are no successor; and yet the source may say how
+    /// long they live, or a session that slides would end here, for good, with the first thing that is forbidden to it.
     fn same_again(&mut self, mut held: Held, now: Now, token: &Token, dies: Option<Now>, roll: f64) -> Landed {
         let runway = |dies: Option<Now>| dies.map_or(Duration::MAX, |dies| now.until(dies));
         let (had, has) = (runway(held.dies), runway(dies));
         // Two readings of one expiry differ by what the clocks drift; less than this is no extension.
         let noise = Duration::from_secs(1).min(has / 20);
         let longer = dies.is_some() && (held.dies.is_none() && !has.is_zero() || has > had.saturating_add(noise));
-        let landed = if held.standing > Standing::Good {
-            Landed::Failed
-        } else if longer {
+        let refused = held.standing > Standing::Good;
+        let landed = if longer {
             let life = dies.map(|dies| now.until(dies));
             held.extended(dies, life, &self.settings, roll);
-            self.backoff.succeeded();
+            if !refused {
+                self.backoff.succeeded();
+            }
             Landed::Extended
         } else if had.is_zero() && (has.is_zero() || dies.is_none()) {
-            if has.is_zero() {
-                self.note_born_dead(now, dies);
-            }
             held.extended(None, None, &self.settings, roll);
-            held.due = Some(self.after_failure_wait(now, roll));
+            held.due = Some(if refused {
+                // The wait after the failure is the one that holds.
+                now.mono
+            } else {
+                if has.is_zero() {
+                    self.note_born_dead(now, dies);
+                }
+                self.after_failure_wait(now, roll)
+            });
             Landed::Extended
         } else if token.refresh_after.is_some() {
             Landed::Unchanged
@@ -122,6 +129,10 @@ impl Machine {
         if let (Landed::Extended | Landed::Unchanged, Some(after)) = (landed, token.refresh_after) {
             let due = now.mono.saturating_add(after);
             held.due = Some(held.due.map_or(due, |wait| if landed == Landed::Extended { wait.max(due) } else { due }));
+        }
+        if refused {
+            self.held = Some(held);
+            return Landed::Failed;
         }
         if landed == Landed::Unchanged {
             self.backoff.succeeded();

@@ -37,7 +37,7 @@ pub(super) struct World {
 struct Task {
     number: u64,
     started: Duration,
-    asked: bool,
+    asked: Option<Now>,
     void: bool,
 }
 
@@ -67,7 +67,7 @@ impl World {
         match event {
             Bound => !self.waiters.is_empty(),
             Rejected { .. } | RejectedOld => held,
-            Ask => self.flight.is_some_and(|flight| !flight.asked),
+            Ask => self.flight.is_some_and(|flight| flight.asked.is_none()),
             Fetched(Same | SameForLonger | SameWithHint) => held && self.flight.is_some(),
             Fetched(_) | Failed { .. } | Lost => self.flight.is_some(),
             Orphan => !self.orphans.is_empty(),
@@ -114,7 +114,13 @@ impl World {
                 if let Some(task) = self.ask() {
                     let token = self.token(brings);
                     let before = self.held_generation();
+                    let dies = crate::provider::schedule::dies(&token, task.asked.expect("it did"), self.now);
+                    let refused = self
+                        .machine
+                        .held()
+                        .is_some_and(|held| held.standing > Standing::Good && held.token.same_bytes(&token));
                     let landed = self.machine.fetched(self.now, task.number, token, self.roll);
+                    assert!(!refused || matches!(landed, Landed::Failed | Landed::Dropped), "no successor of itself");
                     assert_eq!(
                         landed == Landed::Dropped,
                         task.void,
@@ -122,6 +128,8 @@ impl World {
                     );
                     if landed == Landed::Dropped {
                         assert_eq!(self.held_generation(), before);
+                    } else {
+                        self.lives_as_long_as(dies.expect("nothing absurd is brought"));
                     }
                     self.landed(landed, false);
                 }
@@ -225,6 +233,14 @@ impl World {
         Some(held.runway(self.now)).filter(|_| !self.machine.is_ended())
     }
 
+    /// What the source gives is never thrown away: something lives, and for as long as the source said.
+    fn lives_as_long_as(&self, dies: Option<Now>) {
+        let held = self.machine.held().expect("something landed");
+        assert!(self.lives(held), "a source that answers leaves nobody without a token");
+        let (has, said) = (held.runway(self.now), dies.map_or(Duration::MAX, |dies| self.now.until(dies)));
+        assert!(has.saturating_add(SECOND) >= said, "{has:?} of {said:?}");
+    }
+
     fn never_withheld(&self, decision: &Decision) {
         let Some(runway) = self.good() else { return };
         match decision {
@@ -266,13 +282,13 @@ impl World {
         assert!(!self.machine.is_ended(), "a fetch after the end");
         assert!(self.now.mono >= self.retry_after, "a Retry-After binds all");
         assert!(by == Forced || self.now.mono >= self.closed, "the gate is shut");
-        self.flight = Some(Task { number, started: self.now.mono, asked: false, void: false });
+        self.flight = Some(Task { number, started: self.now.mono, asked: None, void: false });
     }
 
     /// As the flight's task does it. None: it may not, and its task ends.
     fn ask(&mut self) -> Option<Task> {
         let mut task = self.flight.expect("allowed");
-        if !task.asked {
+        if task.asked.is_none() {
             let Some(sleep) = self.machine.leave(self.now, task.number) else {
                 assert!(task.void || self.now.mono - task.started >= LOST);
                 self.machine.lost(task.number);
@@ -283,7 +299,7 @@ impl World {
             assert!(self.machine.ask(self.now, task.number));
             assert!(self.last_ask.is_none_or(|last| self.now.mono - last >= SECOND), "two fetches within a second");
             self.last_ask = Some(self.now.mono);
-            task.asked = true;
+            task.asked = Some(self.now);
             self.flight = Some(task);
         }
         if self.now.mono - task.started >= LOST {
