@@ -23,6 +23,7 @@ use rustls::{
 use std::{
     collections::{HashSet, VecDeque},
     convert::Infallible,
+    marker::PhantomData,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -99,6 +100,8 @@ struct Inner {
 struct State {
     revoked: HashSet<String>,
     refuse: Refuse,
+    /// How much of an accepted request's body is read before its answer; then the rest is.
+    accept_after: usize,
     /// Answers to these are held back.
     held: HashSet<String>,
     download: Option<Boxed>,
@@ -122,6 +125,7 @@ impl Server {
             state: Mutex::new(State {
                 revoked: HashSet::from(["old".to_owned()]),
                 refuse: Refuse::AfterTheBody,
+                accept_after: usize::MAX,
                 held: HashSet::new(),
                 download: None,
                 seen: Vec::new(),
@@ -186,6 +190,11 @@ impl Server {
 
     pub fn refuse(&self, refuse: Refuse) {
         self.state().refuse = refuse;
+    }
+
+    /// Accepted requests get their 200 after so many bytes.
+    pub fn accept_after(&self, bytes: usize) {
+        self.state().accept_after = bytes;
     }
 
     /// Requests with this token get no answer before [`let_go`](Self::let_go).
@@ -287,19 +296,15 @@ impl Server {
         if held {
             self.0.gate.acquire().await.unwrap().forget();
         }
-        match refuse {
-            None | Some(Refuse::AfterTheBody) => {
-                self.read(number, &mut body, usize::MAX).await;
-            }
-            Some(Refuse::AndStop(bytes)) => {
-                self.read(number, &mut body, bytes).await;
-            }
-            Some(Refuse::AndReadOn(bytes)) => {
-                if self.read(number, &mut body, bytes).await {
-                    let this = self.clone();
-                    tokio::spawn(async move { this.read(number, &mut body, usize::MAX).await });
-                }
-            }
+        let (before, reads_on) = match refuse {
+            None => (self.state().accept_after, true),
+            Some(Refuse::AfterTheBody) => (usize::MAX, false),
+            Some(Refuse::AndStop(bytes)) => (bytes, false),
+            Some(Refuse::AndReadOn(bytes)) => (bytes, true),
+        };
+        if self.read(number, &mut body, before).await && reads_on {
+            let this = self.clone();
+            tokio::spawn(async move { this.read(number, &mut body, usize::MAX).await });
         }
         let (status, body) = match refuse {
             None => (StatusCode::OK, self.state().download.take().unwrap_or_else(|| whole("ok"))),
@@ -360,14 +365,19 @@ pub fn whole(text: &'static str) -> Boxed {
     Full::from(text).map_err(|never| match never {}).boxed()
 }
 
-/// A body of unknown length that says what it was given and ends when the [`Feed`] is dropped. Its error may be of any type, since it has none.
-pub struct Fed<E>(mpsc::UnboundedReceiver<Frame<Bytes>>, std::marker::PhantomData<fn() -> E>);
+/// A body that says what it was given and ends when its [`Feed`] is dropped. Its error may be of any type, since it has none.
+pub struct Fed<E> {
+    frames: mpsc::UnboundedReceiver<Frame<Bytes>>,
+    /// What is left of it, if it says so.
+    pub length: Option<u64>,
+    error: PhantomData<fn() -> E>,
+}
 
 pub type Feed = mpsc::UnboundedSender<Frame<Bytes>>;
 
 pub fn fed<E>() -> (Feed, Fed<E>) {
     let (feed, frames) = mpsc::unbounded_channel();
-    (feed, Fed(frames, std::marker::PhantomData))
+    (feed, Fed { frames, length: None, error: PhantomData })
 }
 
 pub fn data(text: &'static str) -> Frame<Bytes> {
@@ -383,7 +393,15 @@ impl<E> Body for Fed<E> {
     type Error = E;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+        let frame = self.frames.poll_recv(cx);
+        if let (Poll::Ready(Some(frame)), Some(left)) = (&frame, self.length) {
+            self.length = Some(left - frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        frame.map(|frame| frame.map(Ok))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -415,7 +433,11 @@ impl Body for Frames {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(self.frames.pop_front().map(Ok))
+        let frame = self.frames.pop_front();
+        if let (Some(frame), Some(left)) = (&frame, self.length) {
+            self.length = Some(left - frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        Poll::Ready(frame.map(Ok))
     }
 
     fn size_hint(&self) -> SizeHint {
