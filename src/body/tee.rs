@@ -7,7 +7,7 @@
 //!   new reader over the same record.
 //! - A reader that is overtaken ends with an *error*. Ending with `None` would make a truncated body look whole to the server (on HTTP/2,
 //!   and chunked on HTTP/1.1); never ending would leak the stream. Where the body's error type cannot say so, there is no second reader
-//!   before the source has ended.
+//!   before the source has ended, and an overtaken one reads on to the end, which stays on record for it.
 //! - The source is taken out of the record while it is polled: no foreign code runs under the lock. A newer reader that finds it gone parks
 //!   its waker. The reader that polls, overtaken or not, puts the source back, records what it got *whatever the limit* if it was
 //!   overtaken meanwhile, and wakes the newest: a frame dropped there would be missing from the replay. If the source panics, a
@@ -56,10 +56,14 @@ struct Record<B: Body> {
     limit: usize,
     /// Can somebody still ask for another reader?
     kept: bool,
+    /// Can an overtaken reader say that it is? Otherwise it has to read on.
+    can_cut: bool,
     /// More came than may be recorded.
     overflown: bool,
     end: End,
     newest: u32,
+    /// How many frames the newest reader was given.
+    given: usize,
     /// Of the newest reader, while it waits: for the source, or for the source to come back.
     waiting: Option<Waker>,
 }
@@ -185,9 +189,11 @@ where
             bytes: 0,
             limit,
             kept: true,
+            can_cut: voice::<E>().is_some(),
             overflown: false,
             end,
             newest: 0,
+            given: 0,
             waiting: None,
         }),
         map_err,
@@ -202,15 +208,16 @@ where
     E: 'static,
 {
     fn is_whole(&self) -> bool {
-        self.shared.lock().is_whole::<E>()
+        self.shared.lock().is_whole()
     }
 
     fn again(&self) -> Option<B> {
         let mut record = self.shared.lock();
-        if !record.is_whole::<E>() {
+        if !record.is_whole() {
             return None;
         }
         record.newest += 1;
+        record.given = 0;
         let epoch = record.newest;
         let void = record.waiting.take();
         drop(record);
@@ -226,11 +233,14 @@ impl<B: Body, E> Drop for Keeper<B, E> {
     fn drop(&mut self) {
         let mut record = self.shared.lock();
         record.kept = false;
-        // The first reader is past all of it; a later one frees frames as it replays them.
-        if record.newest == 0 {
-            let frames = std::mem::take(&mut record.frames);
-            record.freed += frames.len();
+        // What the newest reader still has to replay it frees itself.
+        if record.can_cut || record.newest == 0 {
+            let read = record.given.saturating_sub(record.freed);
+            let read: Vec<_> = record.frames.drain(..read).collect();
+            record.freed += read.len();
+            // Whoever owns the bytes is foreign code: not under the lock.
             drop(record);
+            drop(read);
         }
     }
 }
@@ -242,33 +252,35 @@ impl<B: Body, E> Shared<B, E> {
 }
 
 impl<B: Body> Record<B> {
-    fn is_whole<E: 'static>(&self) -> bool {
-        let can_cut = self.end == End::Whole || voice::<E>().is_some();
-        self.end != End::Broken && !self.overflown && can_cut
+    fn is_whole(&self) -> bool {
+        self.end != End::Broken && !self.overflown && (self.end == End::Whole || self.can_cut)
     }
 
     fn total(&self) -> usize {
         self.freed + self.frames.len()
     }
 
-    /// Puts a frame on record. `must`: whatever the limit, since a newer reader has to see it.
-    fn push(&mut self, frame: &Frame<Bytes>, must: bool) {
+    /// Puts a frame on record. `must`: whatever the limit, since a newer reader has to see it. Gives what is not on record any
+    /// more, to be dropped without the lock.
+    fn push(&mut self, frame: &Frame<Bytes>, must: bool) -> VecDeque<Recorded> {
+        let mut dropped = VecDeque::new();
         // An empty frame counts as a byte, so that they cannot fill memory either.
         let size = frame.data_ref().map_or(1, |data| data.len().max(1));
         self.bytes = self.bytes.saturating_add(size);
         if !must && self.bytes > self.limit {
             self.overflown = true;
-            self.freed += self.frames.len();
-            self.frames.clear();
+            dropped = std::mem::take(&mut self.frames);
+            self.freed += dropped.len();
         }
         if !must && (self.overflown || !self.kept) {
             self.freed += 1;
-            return;
+            return dropped;
         }
         self.frames.push_back(match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => Recorded::Data(data.clone()),
             (None, trailers) => Recorded::Trailers(trailers.cloned().unwrap_or_default()),
         });
+        dropped
     }
 }
 
@@ -283,6 +295,11 @@ impl<B: Body, E> Drop for Taken<'_, B, E> {
         // Only still here if the source panicked.
         if let Some(source) = self.source.take() {
             let mut record = self.shared.lock();
+            if !record.can_cut {
+                // Nobody else reads it, and no error can be left in its place.
+                record.source = Some(source);
+                return;
+            }
             record.end = End::Broken;
             let waiting = record.waiting.take();
             drop(record);
@@ -322,7 +339,7 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
         }
         let shared = Arc::clone(&this.shared);
         let mut record = shared.lock();
-        if this.epoch < record.newest {
+        if this.epoch < record.newest && record.can_cut {
             drop(record);
             return this.finish(say(BodyMoved::new()));
         }
@@ -332,7 +349,10 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
                 Recorded::Data(data) => Frame::data(data.clone()),
                 Recorded::Trailers(trailers) => Frame::trailers(trailers.clone()),
             };
-            if !record.kept {
+            if this.epoch == record.newest {
+                record.given = this.next + 1;
+            }
+            if !record.kept && record.can_cut {
                 record.frames.pop_front();
                 record.freed += 1;
             }
@@ -357,9 +377,13 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
         record.source = taken.source.take();
         drop(taken);
         let overtaken = this.epoch < record.newest;
+        let mut dropped = VecDeque::new();
         match &polled {
             Some(Poll::Ready(Some(Ok(frame)))) => {
-                record.push(frame, overtaken);
+                dropped = record.push(frame, overtaken);
+                if !overtaken {
+                    record.given = this.next + 1;
+                }
                 if ended {
                     record.end = End::Whole;
                 }
@@ -372,6 +396,7 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
         // The newest reader may have found the source gone.
         let waiting = if overtaken { record.waiting.take() } else { None };
         drop(record);
+        drop(dropped);
         if let Some(waiting) = waiting {
             waiting.wake();
         }
@@ -386,7 +411,8 @@ impl<B: Body<Data = Bytes> + Unpin, E: 'static> Body for Tee<B, E> {
 
     fn is_end_stream(&self) -> bool {
         let record = self.shared.lock();
-        self.over || self.epoch == record.newest && record.end == End::Whole && self.next >= record.total()
+        let reads_on = self.epoch == record.newest || !record.can_cut;
+        self.over || reads_on && record.end == End::Whole && self.next >= record.total()
     }
 
     fn size_hint(&self) -> SizeHint {

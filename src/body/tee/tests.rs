@@ -189,6 +189,39 @@ fn a_body_whose_error_cannot_say_that_it_moved_is_sent_again_only_if_it_was_read
     assert_eq!(rest(&mut second), ["a", "b", "end"]);
 }
 
+fn split_mute(steps: impl IntoIterator<Item = Step>) -> (Mute, KeptBody<Mute>) {
+    let steps = steps.into_iter().collect();
+    let Split { send, keep } = BoxBody::new(Steps { steps, length: None, error: || unreachable!() }).split(100);
+    (send, keep.expect("recorded"))
+}
+
+/// Its error can say nothing at all.
+type Mute = BoxBody<Bytes, Infallible>;
+
+#[test]
+fn an_overtaken_replay_whose_error_cannot_say_so_goes_on_to_its_end() {
+    let (mut first, kept) = split_mute([Step::Data("a"), Step::Data("b"), Step::Data("c")]);
+    assert_eq!(rest(&mut first), ["a", "b", "c", "end"]);
+    let (mut second, kept) = kept.again().unwrap();
+    assert_eq!(poll(&mut second), "a");
+    let (mut third, kept) = kept.unwrap().again().unwrap();
+    drop(kept);
+    assert_eq!((poll(&mut third), poll(&mut third)), ("a".into(), "b".into()));
+    assert!(!second.is_end_stream());
+    assert_eq!(rest(&mut second), ["b", "c", "end"], "half of it would look whole");
+    assert_eq!(rest(&mut third), ["c", "end"]);
+}
+
+#[test]
+fn a_source_that_panics_and_is_polled_again_does_not_end_early_where_no_error_can_say_so() {
+    let (first, kept) = split_mute([Step::Data("a"), Step::Panic, Step::Data("b")]);
+    let slot = Arc::new(Mutex::new(first));
+    let panicking = Arc::clone(&slot);
+    assert!(std::thread::spawn(move || rest(&mut *panicking.lock().unwrap())).join().is_err());
+    assert!(!kept.is_whole());
+    assert_eq!(rest(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner)), ["b", "end"], "as without us");
+}
+
 #[test]
 fn framing_is_the_same_in_both_sendings() {
     let body = BoxBody::new(Steps {
@@ -273,8 +306,7 @@ fn a_source_that_panics_leaves_an_error_and_nobody_waiting() {
     assert_eq!(rest(&mut *first), ["error: the body failed while it was being sent the first time", "end"]);
 }
 
-#[test]
-fn the_record_is_freed_when_nobody_can_ask_for_it_any_more() {
+fn record_is_freed(resent: bool) {
     struct Owned(Arc<[u8]>);
     impl AsRef<[u8]> for Owned {
         fn as_ref(&self) -> &[u8] {
@@ -290,9 +322,28 @@ fn the_record_is_freed_when_nobody_can_ask_for_it_any_more() {
     let (mut first, kept) = split(BoxBody::new(stream), 100);
     poll(&mut first);
     assert_eq!(Arc::strong_count(&alive), 2, "on record");
+    if !resent {
+        drop(kept);
+        assert_eq!(Arc::strong_count(&alive), 1, "an accepted answer frees it before its body is read");
+        assert_eq!(rest(&mut first), ["d", "end"]);
+        return;
+    }
+    let (mut second, kept) = kept.again().unwrap();
+    poll(&mut second);
+    assert_eq!(Arc::strong_count(&alive), 2, "it may be sent a third time");
     drop(kept);
-    assert_eq!(Arc::strong_count(&alive), 1, "an accepted answer frees it before its body is read");
-    assert_eq!(rest(&mut first), ["d", "end"]);
+    assert_eq!(Arc::strong_count(&alive), 1, "an accepted answer frees what the resend is through with");
+    assert_eq!(rest(&mut second), ["d", "end"]);
+}
+
+#[test]
+fn the_record_is_freed_when_nobody_can_ask_for_it_any_more() {
+    record_is_freed(false);
+}
+
+#[test]
+fn the_record_of_a_resend_under_way_is_freed_when_its_answer_is_accepted_early() {
+    record_is_freed(true);
 }
 
 /// A source that other threads pull at.
