@@ -132,25 +132,65 @@ impl Clone for StatusSlot {
 
 /// What tonic looks for in an error's chain. Its source is what the error's would be.
 pub(crate) fn status_of(error: &TokenError) -> &Status {
-    static PASSING: OnceLock<Status> = OnceLock::new();
-    static LASTING: OnceLock<Status> = OnceLock::new();
+    static TIMED_OUT: OnceLock<Status> = OnceLock::new();
+    static NOT_REPLACED: OnceLock<Status> = OnceLock::new();
+    static SIGNED_OUT: OnceLock<Status> = OnceLock::new();
+    static SHUT_DOWN: OnceLock<Status> = OnceLock::new();
+    static NO_RUNTIME: OnceLock<Status> = OnceLock::new();
+    static RECURSIVE: OnceLock<Status> = OnceLock::new();
     let caused = |code, cause: &Arc<FetchError>| {
         let mut status = Status::new(code, error.to_string());
         status.set_source(cause.clone());
         status
     };
+    let lasting = || Status::unauthenticated(error.to_string());
     match error {
         TokenError::Unavailable { error, status, .. } => status.0.get_or_init(|| caused(Code::Unavailable, error)),
         TokenError::NeedsCredential { error, status, .. } => {
             status.0.get_or_init(|| caused(Code::Unauthenticated, error))
         }
-        TokenError::TimedOut { .. } => PASSING.get_or_init(|| Status::unavailable("no token in time: try again")),
-        TokenError::NotReplaced { .. }
-        | TokenError::SignedOut
-        | TokenError::ShutDown
-        | TokenError::NoRuntime
-        | TokenError::Recursive => {
-            LASTING.get_or_init(|| Status::unauthenticated("no token: see the error that this is the source of"))
+        // One for all, so without the times that each of these two has.
+        TokenError::TimedOut { .. } => TIMED_OUT.get_or_init(|| Status::unavailable("no token in time: try again")),
+        TokenError::NotReplaced { .. } => NOT_REPLACED.get_or_init(|| {
+            Status::unauthenticated("no newer token: servers rejected the last ones too, look at what they say")
+        }),
+        TokenError::SignedOut => SIGNED_OUT.get_or_init(lasting),
+        TokenError::ShutDown => SHUT_DOWN.get_or_init(lasting),
+        TokenError::NoRuntime => NO_RUNTIME.get_or_init(lasting),
+        TokenError::Recursive => RECURSIVE.get_or_init(lasting),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_error_says_by_its_code_whether_to_try_again_and_by_its_message_what_is_wrong() {
+        let cause = || Arc::new(FetchError::Panicked);
+        for (error, code, says) in [
+            (TokenError::unavailable(cause(), SECOND, SECOND), Code::Unavailable, "has been failing for 1.0s"),
+            (TokenError::TimedOut { after: SECOND }, Code::Unavailable, "try again"),
+            (TokenError::needs_credential(cause(), SECOND, SECOND), Code::Unauthenticated, "repair the credential"),
+            (TokenError::NotReplaced { retry_in: SECOND }, Code::Unauthenticated, "rejected the last ones"),
+            (TokenError::SignedOut, Code::Unauthenticated, "signed out"),
+            (TokenError::ShutDown, Code::Unauthenticated, "shut down"),
+            (TokenError::NoRuntime, Code::Unauthenticated, "tokio runtime"),
+            (TokenError::Recursive, Code::Unauthenticated, "the source asked for the very token"),
+        ] {
+            let status = Status::from_error(error.into());
+            assert_eq!(status.code(), code, "{status}");
+            assert!(status.message().contains(says), "{status}");
         }
+    }
+
+    #[test]
+    fn a_clone_has_a_status_of_its_own_with_the_same_cause() {
+        let error = TokenError::unavailable(Arc::new(FetchError::Panicked), SECOND, SECOND);
+        let cause = |error| std::ptr::from_ref(std::error::Error::source(status_of(error)).unwrap()).cast::<()>();
+        assert_eq!(cause(&error), cause(&error.clone()));
     }
 }
