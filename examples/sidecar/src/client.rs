@@ -3,7 +3,7 @@
 use crate::{
     Body,
     options::Options,
-    upstream::{Upstream, allows},
+    upstream::{Upstream, allows, plaintext},
 };
 use http::Uri;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -18,7 +18,9 @@ use rustls::{
 };
 use std::{sync::Arc, time::Duration};
 use tower::Layer;
-use tower_jwt_refresh::{BoxError, JwtRefresh, JwtRefreshLayer, Placement, TokenProvider, source::Exchange};
+use tower_jwt_refresh::{
+    BoxError, ConfigError, JwtRefresh, JwtRefreshLayer, Placement, TokenProvider, source::Exchange,
+};
 
 pub(crate) type Client = JwtRefresh<legacy::Client<HttpsConnector<HttpConnector>, Body>>;
 
@@ -38,7 +40,11 @@ pub(crate) fn provider(options: &Options) -> Result<TokenProvider, BoxError> {
     if host.is_some_and(|host| allows(&options.plaintext_to, &host)) {
         exchange = exchange.allow_plaintext();
     }
-    Ok(TokenProvider::new(exchange.build()?))
+    let source = exchange.build().map_err(|error| match error {
+        ConfigError::PlaintextEndpoint { host } => plaintext(&host),
+        error => error.to_string(),
+    })?;
+    Ok(TokenProvider::new(source))
 }
 
 pub(crate) fn client(options: &Options, provider: TokenProvider) -> Result<Client, BoxError> {

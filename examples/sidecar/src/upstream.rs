@@ -29,10 +29,7 @@ impl Upstream {
         }
         let upstream = Self { scheme: scheme.clone(), authority: authority.clone(), origin };
         if !upstream.is_tls() && !is_loopback(authority.host()) && !allows(plaintext_to, authority.host()) {
-            let host = authority.host();
-            return Err(format!(
-                "everybody on the way to {host} would read the token: use https, or allow it by name with --allow-plaintext {host}"
-            ));
+            return Err(plaintext(authority.host()));
         }
         Ok(upstream)
     }
@@ -80,6 +77,11 @@ impl Upstream {
         }
         location.starts_with("//").then(|| format!("{scheme}:{location}"))
     }
+}
+
+/// Why not.
+pub(crate) fn plaintext(host: &str) -> String {
+    format!("nothing is sent to {host} in plaintext: use https, or allow it by name with --allow-plaintext {host}")
 }
 
 pub(crate) fn allows(plaintext_to: &[String], host: &str) -> bool {

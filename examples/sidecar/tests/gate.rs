@@ -4,6 +4,10 @@ mod support;
 
 use http::{Method, Request, StatusCode};
 use support::{Service, empty, sidecar, world};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test]
 async fn a_host_that_is_not_its_own_is_misdirected() {
@@ -39,6 +43,11 @@ async fn a_request_has_one_host() {
     let (service, sidecar, mut client) = world().await;
     let twice = [("host", sidecar.host()), ("host", sidecar.host())];
     assert_eq!(client.get_with("/", &twice).await.status, StatusCode::BAD_REQUEST);
+    let mut bare = TcpStream::connect(sidecar.host()).await.unwrap();
+    bare.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    bare.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400"), "{answer}");
     assert!(service.seen().is_empty());
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use http::{Request, StatusCode};
+use sidecar::Sidecar;
 use std::{
     fs,
     os::unix::fs::{FileTypeExt, PermissionsExt},
@@ -83,12 +84,25 @@ async fn addresses_that_others_can_reach_are_refused() {
 }
 
 #[tokio::test]
-async fn plaintext_to_another_machine_is_refused() {
+async fn plaintext_to_another_machine_is_refused_unless_it_is_allowed_by_name() {
     let far = "http://api.example.com";
     let told = refused(&["--upstream", far, "--token-url", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"]).await;
     assert!(told.contains("--allow-plaintext api.example.com"), "{told}");
     let told = refused(&["--upstream", "http://127.0.0.1:1", "--token-url", far, "--listen", "127.0.0.1:0"]).await;
-    assert!(told.contains("api.example.com in plaintext"), "{told}");
+    assert!(told.contains("--allow-plaintext api.example.com"), "{told}");
+    let urls = ["--upstream", far, "--token-url", far, "--listen", "127.0.0.1:0"];
+    let allowed = [&urls[..], &["--allow-plaintext", "api.example.com"]].concat();
+    assert!(Sidecar::bind(&support::options(&allowed).unwrap()).await.is_ok());
+    let another = [&urls[..], &["--allow-plaintext", "example.com"]].concat();
+    assert!(support::options(&another).unwrap_err().contains("in plaintext"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_the_sidecar_itself_is_refused() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (listen, upstream) = (free.to_string(), format!("http://localhost:{}", free.port()));
+    let told = refused(&["--upstream", &upstream, "--token-url", "http://127.0.0.1:1", "--listen", &listen]).await;
+    assert!(told.contains("round for ever"), "{told}");
 }
 
 #[tokio::test]

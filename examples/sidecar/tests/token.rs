@@ -137,6 +137,35 @@ async fn both_bodies_stream_at_once() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_refused_early_goes_on_with_the_new_token() {
+    let (service, _sidecar, mut client) = world().await;
+    client.get("/").await;
+    service.revoke();
+    let (chunks, body) = streamed();
+    chunks.send("one".into()).await.unwrap();
+    let mut answer = client.send(Request::post("/echo").body(body).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "one", "said once, heard by the second");
+    chunks.send("two".into()).await.unwrap();
+    assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "two");
+    drop(chunks);
+    assert!(answer.frame().await.is_none());
+    assert_eq!(service.seen()[1].headers[header::AUTHORIZATION], "Bearer token-2");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_its_request_at_the_upstream_and_nobody_elses() {
+    let (service, sidecar, mut client) = world().await;
+    let request = Request::get("/held").body(support::empty()).unwrap();
+    let asking = tokio::spawn(async move { client.answer(request).await });
+    service.reached.notified().await;
+    asking.abort();
+    service.left.notified().await;
+    assert_eq!(sidecar.client().await.get("/").await.status, StatusCode::OK);
+    assert_eq!(service.minted(), 1);
+}
+
+#[tokio::test]
 async fn without_a_token_the_answer_is_503_and_says_why_and_when() {
     let service = Service::start().await;
     service.endpoint_answers(StatusCode::SERVICE_UNAVAILABLE);

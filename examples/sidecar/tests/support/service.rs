@@ -26,6 +26,16 @@ pub struct Service {
     pub release: Arc<Notify>,
     /// `/held` has been reached.
     pub reached: Arc<Notify>,
+    /// `/held` has been left, with or without an answer.
+    pub left: Arc<Notify>,
+}
+
+struct Leaving(Arc<Notify>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 struct State {
@@ -63,6 +73,7 @@ impl Service {
             state: Arc::new(Mutex::new(state)),
             release: Arc::default(),
             reached: Arc::default(),
+            left: Arc::default(),
         };
         let accepting = service.clone();
         tokio::spawn(async move {
@@ -135,6 +146,7 @@ impl Service {
             _ if !good => plain(StatusCode::UNAUTHORIZED, "Invalid JWT"),
             "/echo" => Response::new(body.boxed()),
             "/held" => {
+                let _leaving = Leaving(Arc::clone(&self.left));
                 self.reached.notify_one();
                 self.release.notified().await;
                 plain(StatusCode::OK, "held until now")
