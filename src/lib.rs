@@ -102,6 +102,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+mod builder_ext;
 pub mod clients;
 pub mod clock;
 pub mod docs;
@@ -118,6 +119,7 @@ pub mod source;
 mod token;
 
 pub use body::ReplayBody;
+pub use builder_ext::ServiceBuilderExt;
 pub use error::{ConfigError, FetchError, TokenError};
 pub use future::ResponseFuture;
 pub use layer::{JwtRefreshLayer, NoToken, OnUnavailable, UseToken};
