@@ -129,19 +129,6 @@ async fn after_a_suspend_the_loop_goes_by_the_new_token() {
     assert_eq!(secret(&provider).await, "t3");
 }
 
-// Without a request, the loop finds out when its timer goes off.
-#[tokio::test(start_paused = true)]
-async fn after_a_suspend_that_nobody_notices_the_loop_is_late_by_no_more_than_its_timer() {
-    let endpoint = Endpoint::hourly();
-    let (provider, clock) = provider(&endpoint);
-    provider.init().await.unwrap();
-    pass(10 * MINUTE).await;
-    clock.jump_wall_ahead(2 * HOUR);
-    pass(46 * MINUTE).await;
-    assert_eq!(endpoint.fetches(), 2);
-    assert_eq!(provider.try_token().unwrap().expose_secret(), "t2");
-}
-
 // redlib-org/redlib#23: first what the wall clock tells, then what only the server knows.
 #[tokio::test(start_paused = true)]
 async fn a_suspend_that_no_clock_saw_is_healed_by_the_401() {

@@ -5,7 +5,7 @@ mod support;
 use http::StatusCode;
 use std::time::{Duration, SystemTime};
 use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, builder, get, pass, provider, settle};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt};
 use tower_jwt_refresh::{
     ConfigError, JwtRefreshLayer, Token, TokenError, TokenProvider, TokenProviderBuilder,
@@ -176,12 +176,13 @@ async fn a_token_born_dead_does_not_displace_one_that_lives() {
     pass(HOUR - SECOND).await;
     assert_eq!(provider.token().await.unwrap().generation(), generation);
     let fetches = endpoint.fetches();
-    assert!((8..=16).contains(&fetches), "300 s of growing waits: {fetches}");
+    assert!((10..=28).contains(&fetches), "300 s of waits that grow, and shrink towards the end: {fetches}");
     assert!(endpoint.gaps().iter().all(|gap| *gap >= SECOND), "{:?}", endpoint.gaps());
     assert_eq!(logs.warnings().len(), 1, "{:#?}", logs.warnings());
     // Once nothing lives any more, the server decides.
     pass(SECOND).await;
-    assert_eq!(timed(&provider).await, at_once("dead"));
+    let (token, waited) = timed(&provider).await;
+    assert!(token == "dead" && waited <= SECOND, "{token} after {waited:?}: min_interval at most");
 }
 
 // Scenario 43: what is held was refused, so the one that only our clock calls dead may be better.
@@ -220,7 +221,7 @@ async fn the_same_token_again_is_asked_for_ever_more_seldom_and_keeps_nobody_wai
         for background in [false, true] {
             let endpoint = Endpoint::new(Reply::Opaque);
             let (builder, clock) = builder();
-            let start = clock.wall();
+            let (start, began) = (clock.wall(), Instant::now());
             let issuer = move |_: Token| {
                 let age = clock.wall().duration_since(start).unwrap();
                 // A token's number is that of its window.
@@ -232,12 +233,17 @@ async fn the_same_token_again_is_asked_for_ever_more_seldom_and_keeps_nobody_wai
             if background {
                 provider.init().await.unwrap();
             }
-            for _ in 0..2 * 5 * 3600 {
-                assert_eq!(timed(&provider).await.1, Duration::ZERO);
-                pass(SECOND / 2).await;
+            provider.token().await.unwrap();
+            for life in 1..=3 {
+                // Nothing happens before.
+                sleep_until(began + life * HOUR - 310 * SECOND).await;
+                for _ in 0..640 {
+                    assert_eq!(timed(&provider).await.1, Duration::ZERO);
+                    sleep(SECOND / 2).await;
+                }
             }
             let fetches = endpoint.fetches() - 1;
-            assert!((5..=5 * most).contains(&fetches), "{reissued:?}: {fetches}");
+            assert!((3..=3 * most).contains(&fetches), "{reissued:?}: {fetches}");
             assert!(endpoint.gaps().iter().all(|gap| *gap >= SECOND), "{:?}", endpoint.gaps());
         }
     }
