@@ -6,7 +6,10 @@ use super::{
     Event::{self, *},
     HOUR, MINUTE, SECOND,
 };
-use crate::provider::{backoff::Failure, schedule::Standing};
+use crate::provider::{
+    backoff::Failure,
+    schedule::{self, Standing},
+};
 
 /// A flight older than this is lost, with the default settings.
 const LOST: Duration = Duration::from_secs(32);
@@ -114,7 +117,7 @@ impl World {
                 if let Some(task) = self.ask() {
                     let token = self.token(brings);
                     let before = self.held_generation();
-                    let dies = crate::provider::schedule::dies(&token, task.asked.expect("it did"), self.now);
+                    let dies = schedule::dies(&token, task.asked.expect("it did"), self.now);
                     let refused = self
                         .machine
                         .held()
