@@ -97,5 +97,6 @@ async fn a_call_that_wants_no_token_gets_none_and_its_refusal_is_its_own() {
     let mut request = Request::new(word("login"));
     request.extensions_mut().insert(NoToken);
     assert_eq!(server.client(&provider).say(request).await.unwrap_err().message(), refusal().message());
+    settle().await;
     assert_eq!((server.tokens(), endpoint.fetches()), (vec!["-".to_owned()], 0));
 }
