@@ -3,7 +3,7 @@
 mod echo;
 mod support;
 
-use echo::{Server, refusal, word};
+use echo::{Server, refusal, soon, word};
 use support::{Endpoint, HOUR, MINUTE, Reply};
 use tonic::{Code, Status, metadata::MetadataMap};
 use tower::Layer;
@@ -39,7 +39,7 @@ async fn a_stale_token_is_sent_at_once_though_the_endpoint_is_silent() {
     clock.advance(56 * MINUTE);
     endpoint.shut();
     server.client(&provider).say(word("hello")).await.unwrap();
-    endpoint.asked_times(1).await;
+    soon(endpoint.asked_times(1)).await;
     assert_eq!(server.tokens(), ["old"]);
 }
 
@@ -108,7 +108,7 @@ async fn a_caller_that_gives_up_leaves_the_refresh_to_the_next_call() {
         let mut client = client.clone();
         async move { client.say(word("hello")).await }
     });
-    endpoint.asked_times(1).await;
+    soon(endpoint.asked_times(1)).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     endpoint.open();

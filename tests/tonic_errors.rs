@@ -7,7 +7,7 @@ use echo::{EchoClient, Server, word};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use std::{error::Error, io};
-use support::{Endpoint, HOUR, Reply};
+use support::{Endpoint, HOUR, Reply, settle};
 use tokio::net::TcpStream;
 use tonic::{Code, Status, transport::Channel};
 use tower::Layer;
@@ -136,6 +136,7 @@ async fn a_client_that_is_told_its_origin_needs_none_assumed_and_others_get_no_t
     let mut client = EchoClient::with_origin(elsewhere.layer(server.endpoint().connect_lazy()), origin);
     clock.advance(2 * HOUR);
     assert_eq!(client.say(word("b")).await.unwrap_err().code(), Code::Unauthenticated);
+    settle().await;
     assert_eq!((server.tokens(), endpoint.fetches()), (vec!["old".to_owned(), "-".into()], 0));
 }
 
@@ -150,5 +151,6 @@ async fn a_server_that_cannot_be_reached_is_the_channels_own_error_and_no_refusa
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(find::<io::Error>(&status).unwrap().to_string(), "no route");
     assert!(find::<TokenError>(&status).is_none());
+    settle().await;
     assert_eq!(endpoint.fetches(), 0);
 }

@@ -3,7 +3,7 @@
 mod echo;
 mod support;
 
-use echo::{EchoClient, Server, word};
+use echo::{EchoClient, Server, soon, word};
 use http::HeaderName;
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, settle};
 use tonic::{
@@ -50,10 +50,10 @@ async fn a_stale_token_is_sent_at_once_and_wakes_the_refresh_for_the_next_call()
         clock.advance(age);
         endpoint.shut();
         client.say(word("a")).await.unwrap();
-        endpoint.asked_times(1).await;
+        soon(endpoint.asked_times(1)).await;
         client.say(word("b")).await.unwrap();
         endpoint.open();
-        status.wait_for(|status| *status == TokenStatus::Fresh).await.unwrap();
+        soon(status.wait_for(|status| *status == TokenStatus::Fresh)).await.unwrap();
         client.say(word("c")).await.unwrap();
         assert_eq!((server.tokens(), endpoint.fetches()), (vec!["old".to_owned(), "old".into(), "t1".into()], 1));
     }
@@ -68,8 +68,8 @@ async fn without_a_living_token_a_call_fails_unsent_and_wakes_the_refresh() {
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(refused.message().contains("TokenProvider::init"), "it says what to do: {refused}");
     assert!(server.tokens().is_empty());
-    endpoint.asked_times(1).await;
-    status.wait_for(|status| *status == TokenStatus::Fresh).await.unwrap();
+    soon(endpoint.asked_times(1)).await;
+    soon(status.wait_for(|status| *status == TokenStatus::Fresh)).await.unwrap();
     client.say(word("b")).await.unwrap();
     assert_eq!((server.tokens(), endpoint.fetches()), (vec!["t1".to_owned()], 1));
 }

@@ -3,7 +3,7 @@
 mod echo;
 mod support;
 
-use echo::{EchoClient, Server, refusal, word};
+use echo::{EchoClient, Server, refusal, soon, word};
 use http::HeaderMap;
 use support::{Endpoint, SECOND, settle};
 use tonic::{Request, codec::CompressionEncoding, metadata::MetadataValue, transport::Channel};
@@ -84,7 +84,7 @@ async fn a_call_with_another_tenants_token_refuses_that_one_in_its_trailers_too(
     let mut words = client.split(request).await.unwrap().into_inner();
     words.message().await.unwrap();
     words.message().await.unwrap_err();
-    theirs.asked_times(1).await;
+    soon(theirs.asked_times(1)).await;
     settle().await;
     assert_eq!(ours.fetches(), 0);
 }
@@ -97,5 +97,6 @@ async fn a_call_that_wants_no_token_gets_none_and_its_refusal_is_its_own() {
     let mut request = Request::new(word("login"));
     request.extensions_mut().insert(NoToken);
     assert_eq!(server.client(&provider).say(request).await.unwrap_err().message(), refusal().message());
+    settle().await;
     assert_eq!((server.tokens(), endpoint.fetches()), (vec!["-".to_owned()], 0));
 }

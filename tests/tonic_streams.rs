@@ -3,7 +3,7 @@
 mod echo;
 mod support;
 
-use echo::{EchoClient, Server, Word, refusal, word};
+use echo::{EchoClient, Server, Word, refusal, soon, word};
 use futures_util::stream;
 use support::{Endpoint, settle};
 use tokio::sync::mpsc;
@@ -142,7 +142,7 @@ async fn a_conversation_that_is_refused_in_its_trailers_starts_the_refresh_then_
     speak.send(word("b")).await.unwrap();
     assert_eq!(answers.message().await.unwrap_err().code(), Code::Unauthenticated);
     // Nobody has to call for it.
-    endpoint.asked_times(1).await;
+    soon(endpoint.asked_times(1)).await;
     assert_eq!(provider.token().await.unwrap().expose_secret(), "t1");
 }
 

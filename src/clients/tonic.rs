@@ -26,7 +26,8 @@ impl ReplayBody for Body {
 ///
 /// It is sync, so it can neither wait nor resend: it attaches the token that lives and starts a refresh when that one is stale. Call
 /// [`TokenProvider::init`] first, or the first call finds none. Where the client takes any channel, put the
-/// [layer](crate::JwtRefreshLayer) around it instead: that one heals a refused token as well.
+/// [layer](crate::JwtRefreshLayer) around it instead: that one heals a refused token as well. Here the answer is not seen: report a refusal
+/// with [`TokenProvider::reject`], and the next call has a new token.
 ///
 /// An interceptor does not see where the call goes: use it on channels that go over TLS, to a server that may have the token.
 ///

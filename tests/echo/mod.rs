@@ -11,6 +11,7 @@ pub use generated::{Word, echo_client::EchoClient};
 pub use server::{Seen, Server, refusal};
 
 use super::support::{Endpoint, HOUR};
+use std::{future::Future, time::Duration};
 use tower_jwt_refresh::{Token, TokenProvider, TokenProviderBuilder, clock::ManualClock};
 
 pub fn word(text: impl Into<String>) -> Word {
@@ -23,4 +24,9 @@ pub fn provider(endpoint: &Endpoint) -> (TokenProvider, ManualClock) {
     let old = Token::opaque("old").expect("a legal token").with_expires_in(HOUR);
     let provider = TokenProvider::builder().clock(clock.clone()).seed(old).build(endpoint.source());
     (provider.expect("the defaults are valid"), clock)
+}
+
+/// A test that waits for what never comes fails, instead of holding up all others.
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), what).await.expect("it never happened")
 }

@@ -3,6 +3,7 @@
 use super::{
     EchoClient, Word,
     generated::echo_server::{Echo, EchoServer},
+    soon,
 };
 use futures_util::{Stream, StreamExt, stream};
 use http::HeaderMap;
@@ -147,7 +148,7 @@ impl Server {
 
     /// Resolves once this is so, looking whenever something happens.
     pub async fn until(&self, so: impl Fn(&[Seen]) -> bool) {
-        self.wait(|state| so(&state.seen)).await;
+        soon(self.wait(|state| so(&state.seen))).await;
     }
 
     async fn wait(&self, so: impl Fn(&State) -> bool) {
@@ -203,7 +204,7 @@ impl Server {
             (state.meeting.clone(), judged.or_else(|| revoked.then(refusal)))
         };
         if let (Some(meeting), Some(_)) = (meeting, &refused) {
-            meeting.wait().await;
+            soon(meeting.wait()).await;
         }
         refused.map_or(Ok(()), Err)
     }
