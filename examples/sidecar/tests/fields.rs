@@ -2,8 +2,12 @@
 
 mod support;
 
-use http::{Request, StatusCode, header};
-use support::{Answer, streamed, world};
+use http::{StatusCode, header};
+use support::{Service, sidecar, world};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 // RFC 9110 section 7.6.1.
 #[tokio::test]
@@ -59,15 +63,41 @@ async fn fields_of_one_connection_are_dropped_on_the_way_out() {
     assert_eq!((answer.status, &answer.headers["x-stays"]), (StatusCode::OK, &"1".parse().unwrap()));
 }
 
+// RFC 9112 section 6.3.
 #[tokio::test]
-async fn a_body_has_one_length() {
-    let (service, _sidecar, mut client) = world().await;
-    let (chunks, body) = streamed();
-    let request = Request::post("/echo").header("transfer-encoding", "chunked").body(body).unwrap();
-    let say = async move { chunks.send("said".into()).await.unwrap() };
-    let (answer, ()) = tokio::join!(client.send(request), say);
-    assert_eq!(Answer::of(answer).await.text(), "said");
+async fn a_requests_body_has_one_length() {
+    let (service, sidecar, _client) = world().await;
+    let mut socket = TcpStream::connect(sidecar.host()).await.unwrap();
+    let host = sidecar.host();
+    let both = format!(
+        "POST /echo HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsaid\r\n0\r\n\r\n"
+    );
+    socket.write_all(both.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("said"), "{answer}");
     assert!(!service.seen()[0].headers.contains_key(header::CONTENT_LENGTH));
+}
+
+// RFC 9112 section 6.3.
+#[tokio::test]
+async fn an_answers_body_has_one_length() {
+    let tokens = Service::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let sidecar = sidecar(&tokens, &["--upstream", &upstream]).await;
+    let answering = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert_ne!(socket.read(&mut request).await.unwrap(), 0);
+        let both = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsaid\r\n0\r\n\r\n";
+        socket.write_all(both.as_bytes()).await.unwrap();
+        socket
+    });
+    let answer = sidecar.client().await.get("/").await;
+    assert_eq!(answer.text(), "said");
+    assert!(!answer.headers.contains_key(header::CONTENT_LENGTH));
+    answering.await.unwrap();
 }
 
 #[tokio::test]

@@ -25,7 +25,11 @@ fn program(arguments: &[&str]) -> Command {
 }
 
 async fn refused(arguments: &[&str]) -> String {
-    let Output { status, stderr, .. } = program(arguments).output().await.unwrap();
+    let mut child = program(arguments).spawn().unwrap();
+    // Its end, or the word that it listens.
+    let told = BufReader::new(child.stdout.take().unwrap()).lines().next_line().await.unwrap();
+    assert_eq!(told, None, "{arguments:?}");
+    let Output { status, stderr, .. } = child.wait_with_output().await.unwrap();
     assert_eq!(status.code(), Some(1), "{arguments:?}");
     String::from_utf8(stderr).unwrap()
 }

@@ -5,12 +5,14 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer};
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    io,
     sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::{net::TcpListener, sync::Notify};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{handshake::derive_accept_key, protocol::Role},
@@ -20,7 +22,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 
 #[derive(Clone)]
 pub struct Service {
-    address: SocketAddr,
+    origin: String,
     state: Arc<Mutex<State>>,
     /// `/held` answers after this.
     pub release: Arc<Notify>,
@@ -59,6 +61,23 @@ pub struct Seen {
 
 impl Service {
     pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// Over TLS, as localhost; and the PEM of its certificate, which stands for itself.
+    pub async fn start_tls() -> (Self, String) {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key.into())
+            .unwrap();
+        (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))).await, certified.cert.pem())
+    }
+
+    async fn serve(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let state = State {
             minted: 0,
@@ -68,8 +87,13 @@ impl Service {
             revoked: 0,
             answer_with: HeaderMap::new(),
         };
+        let address = listener.local_addr().unwrap();
         let service = Self {
-            address: listener.local_addr().unwrap(),
+            origin: if tls.is_some() {
+                format!("https://localhost:{}", address.port())
+            } else {
+                format!("http://{address}")
+            },
             state: Arc::new(Mutex::new(state)),
             release: Arc::default(),
             reached: Arc::default(),
@@ -83,18 +107,26 @@ impl Service {
                     let service = service.clone();
                     async move { Ok::<_, Infallible>(service.answer(request).await) }
                 });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), handler).with_upgrades());
+                let http = http1::Builder::new();
+                if let Some(tls) = tls.clone() {
+                    tokio::spawn(async move {
+                        let stream = TokioIo::new(tls.accept(stream).await?);
+                        http.serve_connection(stream, handler).with_upgrades().await.map_err(io::Error::other)
+                    });
+                } else {
+                    tokio::spawn(http.serve_connection(TokioIo::new(stream), handler).with_upgrades());
+                }
             }
         });
         service
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.origin.clone()
     }
 
     pub fn token_url(&self) -> String {
-        format!("http://{}/token", self.address)
+        format!("{}/token", self.origin)
     }
 
     /// No token minted so far is good any more.
