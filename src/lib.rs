@@ -92,14 +92,16 @@
 //!
 //! # Where to look
 //! [`TokenProvider`] holds the token, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
-//! goes, [`TokenError`] says why there is none.
+//! goes, [`TokenError`] says why there is none. [`docs::order`] says what it means to stand inside or outside of another layer.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+mod builder_ext;
 pub mod clients;
 pub mod clock;
+pub mod docs;
 mod error;
 mod future;
 mod layer;
@@ -113,6 +115,7 @@ pub mod source;
 mod token;
 
 pub use body::ReplayBody;
+pub use builder_ext::ServiceBuilderExt;
 pub use error::{ConfigError, FetchError, TokenError};
 pub use future::ResponseFuture;
 pub use layer::{JwtRefreshLayer, NoToken, OnUnavailable, UseToken};

@@ -1,0 +1,3 @@
+//! Pages to read: what does not fit at any one item.
+
+pub mod order;
