@@ -133,16 +133,14 @@ where
 // Scenario 60.
 #[tokio::test(start_paused = true)]
 async fn a_limit_outside_holds_its_permit_while_a_token_is_waited_for_and_one_inside_does_not() {
-    let (endpoint, api) = (Endpoint::hourly(), Api::new());
-    let provider = refused(&endpoint, &api).await;
-    endpoint.set_delay(5 * SECOND);
-    let inside = ServiceBuilder::new().jwt_refresh(provider).concurrency_limit(1).service(api);
-    assert_eq!(passes_by(inside).await, Duration::ZERO);
+    // Nobody holds a token yet, and the endpoint takes its time.
+    let endpoint = Endpoint::hourly().taking(5 * SECOND);
+    let stack = ServiceBuilder::new().jwt_refresh(provider(&endpoint).0).concurrency_limit(1);
+    assert_eq!(passes_by(stack.service(Api::new())).await, Duration::ZERO);
 
-    let (endpoint, api) = (Endpoint::hourly(), Api::new());
-    let provider = refused(&endpoint, &api).await;
-    endpoint.set_delay(5 * SECOND);
-    let outside = ServiceBuilder::new().concurrency_limit(1).jwt_refresh(provider).service(api);
+    let endpoint = Endpoint::hourly().taking(5 * SECOND);
+    let stack = ServiceBuilder::new().concurrency_limit(1).jwt_refresh(provider(&endpoint).0);
+    let outside = stack.service(Api::new());
     assert_eq!(passes_by(outside).await, 5 * SECOND);
 }
 
