@@ -1,4 +1,4 @@
-//! Pages of prose, with examples that are compiled.
+//! Pages to read: what does not fit at any one item.
 
 pub mod no_tower;
 pub mod order;

@@ -1,224 +1,206 @@
-//! The layer in a `ServiceBuilder`, in every place among tower's and tower-http's layers where it makes sense.
+//! The layer in a `ServiceBuilder`, outside and inside of tower-http's layers and of `Retry`.
 
 mod support;
 
 use bytes::Bytes;
-use futures_util::future;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
-use support::{Api, Endpoint, Logs, SECOND, get, provider};
-use tower::{
-    BoxError, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, discover::ServiceList, load::Constant,
-    retry::Policy, steer::Steer, util::BoxCloneSyncService,
-};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use std::future::Ready;
+use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, answer, get, pass, post, provider, settle};
+use tokio::time::Instant;
+use tower::{Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_http::{
-    decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer, set_header::SetRequestHeaderLayer,
-    trace::TraceLayer,
+    classify::{ServerErrorsAsFailures, SharedClassifier},
+    timeout::TimeoutLayer,
+    trace::{DefaultMakeSpan, TraceLayer},
 };
-use tower_jwt_refresh::{JwtRefreshLayer, ServiceBuilderExt, TokenProvider};
+use tower_jwt_refresh::{ServiceBuilderExt, Token, TokenProvider};
 
 const URI: &str = "https://api.example.com/jobs/1";
 
-type Req = Request<Full<Bytes>>;
-type Res = Response<Full<Bytes>>;
-
-/// An API that refuses the first token, and a provider.
-fn setting() -> (Api, Endpoint, TokenProvider) {
-    let (endpoint, api) = (Endpoint::hourly(), Api::new());
-    let (provider, _) = provider(&endpoint);
+/// Holds `t1`, which the API refuses; it is a minute old.
+async fn refused(endpoint: &Endpoint, api: &Api) -> TokenProvider {
+    let (provider, _) = provider(endpoint);
+    provider.token().await.unwrap();
+    pass(MINUTE).await;
     api.revoke("t1");
-    (api, endpoint, provider)
+    provider
 }
 
-/// The caller sees 200, the API the refused token and the next, and there were two fetches.
-async fn heals<S, B>(api: &Api, endpoint: &Endpoint, service: S)
+/// One request through a stack: its status and its text.
+async fn send<S, B>(stack: S, request: Request<Full<Bytes>>) -> (StatusCode, String)
 where
-    S: Service<Req, Response = Response<B>>,
-    S::Error: Into<BoxError>,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body,
+    B::Error: std::fmt::Debug,
 {
-    let answer = service.oneshot(get(URI)).await.map_err(Into::into).unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = stack.oneshot(request).await.unwrap();
+    let status = response.status();
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_builders_method_is_the_layer_with_its_defaults() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    let stack = ServiceBuilder::new().jwt_refresh(provider).service(api.clone());
+    assert_eq!(send(stack, post(URI, "hello")).await, (StatusCode::OK, "ok".into()));
+    assert_eq!(api.tokens(), ["t1", "t2"]);
+    assert_eq!(api.seen()[1].headers[header::AUTHORIZATION], "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_outside_covers_the_refresh_and_the_resend_and_the_refresh_outlives_it() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    endpoint.set_delay(5 * SECOND);
+    api.set_delay(SECOND);
+    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, 4 * SECOND);
+    let stack = ServiceBuilder::new().layer(timeout).jwt_refresh(provider.clone()).service(api.clone());
+    let began = Instant::now();
+    assert_eq!(send(stack.clone(), get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((began.elapsed(), api.tokens()), (4 * SECOND, vec!["t1".into()]));
+    pass(3 * SECOND).await;
+    assert_eq!(send(stack, get(URI)).await.0, StatusCode::OK);
     assert_eq!(api.tokens(), ["t1", "t2"]);
     assert_eq!(endpoint.fetches(), 2);
 }
 
-/// Resends what was answered by 503, so often.
-#[derive(Clone)]
-struct Busy(u32);
+#[tokio::test(start_paused = true)]
+async fn a_timeout_inside_is_the_budget_of_each_send_and_waits_for_tokens_are_not_in_it() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    endpoint.set_delay(5 * SECOND);
+    api.set_delay(SECOND);
+    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, SECOND + SECOND / 2);
+    let stack = ServiceBuilder::new().jwt_refresh(provider).layer(timeout).service(api.clone());
+    let began = Instant::now();
+    assert_eq!(send(stack.clone(), get(URI)).await.0, StatusCode::OK);
+    assert_eq!((began.elapsed(), api.tokens()), (7 * SECOND, vec!["t1".into(), "t2".into()]));
 
-impl<B, E> Policy<Req, Response<B>, E> for Busy {
+    api.set_delay(2 * SECOND);
+    assert_eq!(send(stack, get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
+    settle().await;
+    assert_eq!(endpoint.fetches(), 2, "a send that times out refuses no token");
+}
+
+/// Repeats what is answered with this status, so many times.
+#[derive(Clone)]
+struct Repeat(StatusCode, usize);
+
+impl<B, E> Policy<Request<Full<Bytes>>, Response<B>, E> for Repeat {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut Req, answer: &mut Result<Response<B>, E>) -> Option<Ready<()>> {
-        let busy = answer.as_ref().is_ok_and(|answer| answer.status() == 503) && self.0 > 0;
-        self.0 = self.0.saturating_sub(1);
-        busy.then(|| ready(()))
+    fn retry(&mut self, _: &mut Request<Full<Bytes>>, answer: &mut Result<Response<B>, E>) -> Option<Self::Future> {
+        let again = answer.as_ref().is_ok_and(|answer| answer.status() == self.0);
+        self.1 = if again { self.1.checked_sub(1)? } else { return None };
+        Some(std::future::ready(()))
     }
 
-    fn clone_request(&mut self, request: &Req) -> Option<Req> {
+    fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {
         Some(request.clone())
     }
 }
 
-/// The first answer to this token is 503.
-fn busy_once_for(api: &Api, token: &'static str) {
-    let mut first = true;
+// Scenario 80; grpc/grpc-go#5550.
+#[tokio::test(start_paused = true)]
+async fn a_retry_outside_sees_only_our_final_answer_and_repeats_with_the_newest_token() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    let stack = ServiceBuilder::new()
+        .retry(Repeat(StatusCode::SERVICE_UNAVAILABLE, 1))
+        .jwt_refresh(provider)
+        .service(api.clone());
+    let mut sends = 0;
     api.judge_by(move |seen| {
-        let busy = seen.token.as_deref() == Some(token) && std::mem::take(&mut first);
-        busy.then(|| Response::builder().status(503).body(Full::default()).unwrap())
+        sends += 1;
+        (sends == 2).then(|| {
+            assert_eq!(seen.token.as_deref(), Some("t2"));
+            answer(503, "busy")
+        })
     });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_builder_takes_it_by_name() {
-    let (api, endpoint, provider) = setting();
-    heals(&api, &endpoint, ServiceBuilder::new().jwt_refresh(provider).service(api.clone())).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_timeout_outside_bounds_the_whole_and_the_fetch_goes_on_for_the_next() {
-    let (api, endpoint, provider) = setting();
-    endpoint.set_delay(2 * SECOND);
-    let service = ServiceBuilder::new().timeout(3 * SECOND).jwt_refresh(provider.clone()).service(api.clone());
-    let error = service.clone().oneshot(get(URI)).await.unwrap_err();
-    assert!(error.is::<tower::timeout::error::Elapsed>(), "two fetches take longer: {error}");
-    let answer = service.oneshot(get(URI)).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(send(stack, post(URI, "hello")).await.0, StatusCode::OK);
+    assert_eq!(api.tokens(), ["t1", "t2", "t2"], "the 401 was ours to heal, the 503 theirs to repeat");
+    assert!(api.seen().iter().all(|seen| seen.body == "hello"));
     assert_eq!(endpoint.fetches(), 2);
 }
 
+// Scenario 80; grpc/grpc-java#10462.
 #[tokio::test(start_paused = true)]
-async fn a_timeout_inside_bounds_each_sending() {
-    let (api, endpoint, provider) = setting();
-    endpoint.set_delay(2 * SECOND);
+async fn a_retry_inside_repeats_with_the_same_token_and_its_last_401_comes_up_to_us() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    let inside = Repeat(StatusCode::UNAUTHORIZED, 2);
+    let stack = ServiceBuilder::new().jwt_refresh(provider).retry(inside).service(api.clone());
+    assert_eq!(send(stack, post(URI, "hello")).await.0, StatusCode::OK);
+    assert_eq!(api.tokens(), ["t1", "t1", "t1", "t2"]);
+    assert!(api.seen().iter().all(|seen| seen.body == "hello"));
+    assert_eq!(endpoint.fetches(), 2);
+}
+
+// Scenario 80.
+#[tokio::test(start_paused = true)]
+async fn retries_of_401_above_and_below_multiply_by_no_more_than_they_say_and_share_one_flight() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = refused(&endpoint, &api).await;
+    api.refuse_all(true);
+    let twice = Repeat(StatusCode::UNAUTHORIZED, 1);
+    let stack = ServiceBuilder::new().retry(twice.clone()).jwt_refresh(provider).retry(twice).service(api.clone());
+    endpoint.set_delay(SECOND);
     api.set_delay(SECOND);
-    let limit = Duration::from_millis(1500);
-    heals(&api, &endpoint, ServiceBuilder::new().jwt_refresh(provider).timeout(limit).service(api.clone())).await;
+    let calls = (0..10).map(|_| send(stack.clone(), get(URI)));
+    for (status, text) in futures_util::future::join_all(calls).await {
+        assert_eq!((status, text), (StatusCode::UNAUTHORIZED, "refused".into()));
+    }
+    let sends = |token: &str| api.tokens().iter().filter(|seen| *seen == token).count();
+    // For each caller: two sends of ours, each doubled below, and all of it again for the one above.
+    assert_eq!((sends("t1"), sends("t2"), sends("t3"), api.tokens().len()), (20, 40, 20, 80));
+    assert_eq!((endpoint.fetches(), endpoint.most_at_once()), (3, 1));
 }
 
-// Scenario 80.
-#[tokio::test(start_paused = true)]
-async fn a_retry_outside_repeats_what_the_layer_answered() {
-    let (api, endpoint, provider) = setting();
-    busy_once_for(&api, "t2");
-    let service = ServiceBuilder::new().retry(Busy(3)).jwt_refresh(provider).service(api.clone());
-    assert_eq!(service.oneshot(get(URI)).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(api.tokens(), ["t1", "t2", "t2"]);
-    assert_eq!(endpoint.fetches(), 2);
+/// Tokens that can be told from all else that is logged.
+async fn secretive(endpoint: &Endpoint, api: &Api) -> TokenProvider {
+    let (provider, _) = provider(endpoint);
+    for secret in ["s3cr3t-one", "s3cr3t-two"] {
+        endpoint.next(Reply::This(Token::opaque(secret).unwrap().with_expires_in(HOUR)));
+    }
+    provider.token().await.unwrap();
+    pass(MINUTE).await;
+    api.revoke("s3cr3t-one");
+    provider
 }
 
-// Scenario 80.
-#[tokio::test(start_paused = true)]
-async fn a_retry_inside_repeats_with_the_same_token_and_lets_a_401_up() {
-    let (api, endpoint, provider) = setting();
-    busy_once_for(&api, "t1");
-    let service = ServiceBuilder::new().jwt_refresh(provider).retry(Busy(3)).service(api.clone());
-    assert_eq!(service.oneshot(get(URI)).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(api.tokens(), ["t1", "t1", "t2"]);
-    assert_eq!(endpoint.fetches(), 2);
+fn traced() -> TraceLayer<SharedClassifier<ServerErrorsAsFailures>, DefaultMakeSpan> {
+    TraceLayer::new_for_http().make_span_with(DefaultMakeSpan::new().include_headers(true))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trace_outside_sees_one_request_and_inside_each_sending_and_never_the_token() {
+async fn a_trace_outside_sees_one_request_and_no_token() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = secretive(&endpoint, &api).await;
     let (logs, _guard) = Logs::listen();
-    let answers = |logs: &Logs| logs.text().matches("finished processing request").count();
-
-    let (api, endpoint, provider) = setting();
-    let trace =
-        || TraceLayer::new_for_http().make_span_with(tower_http::trace::DefaultMakeSpan::new().include_headers(true));
-    heals(&api, &endpoint, ServiceBuilder::new().layer(trace()).jwt_refresh(provider).service(api.clone())).await;
-    assert_eq!(answers(&logs), 1);
-
-    let (api, endpoint, provider) = setting();
-    heals(&api, &endpoint, ServiceBuilder::new().jwt_refresh(provider).layer(trace()).service(api.clone())).await;
-    assert_eq!(answers(&logs), 1 + 2);
-    assert!(logs.text().contains("Sensitive") && !logs.text().contains("Bearer"), "{}", logs.text());
+    let stack = ServiceBuilder::new().layer(traced()).jwt_refresh(provider).service(api.clone());
+    assert_eq!(send(stack, get(URI)).await.0, StatusCode::OK);
+    let text = logs.text();
+    assert_eq!(api.tokens(), ["s3cr3t-one", "s3cr3t-two"]);
+    assert_eq!(text.matches("started processing request").count(), 1);
+    assert_eq!((text.matches("status=401").count(), text.matches("status=200").count()), (0, 1));
+    assert!(!text.contains("s3cr3t") && !text.contains("authorization"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn decompression_goes_on_either_side() {
-    let (api, endpoint, provider) = setting();
-    let outside = ServiceBuilder::new().layer(DecompressionLayer::new()).jwt_refresh(provider).service(api.clone());
-    heals(&api, &endpoint, outside).await;
-    let (api, endpoint, provider) = setting();
-    let inside = ServiceBuilder::new().jwt_refresh(provider).layer(DecompressionLayer::new()).service(api.clone());
-    heals(&api, &endpoint, inside).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_header_set_outside_is_the_callers_and_one_set_inside_comes_after_the_token() {
-    let own = SetRequestHeaderLayer::overriding(header::AUTHORIZATION, HeaderValue::from_static("Bearer t1"));
-    let (api, endpoint, provider) = setting();
-    let service = ServiceBuilder::new().layer(own.clone()).jwt_refresh(provider).service(api.clone());
-    assert_eq!(service.oneshot(get(URI)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!((api.tokens().len(), endpoint.fetches()), (1, 0));
-
-    let (api, endpoint, provider) = setting();
-    let service = ServiceBuilder::new().jwt_refresh(provider).layer(own).service(api.clone());
-    assert_eq!(service.oneshot(get(URI)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!((api.tokens(), endpoint.fetches()), (vec!["t1".to_owned(), "t1".to_owned()], 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn redirects_are_followed_outside_and_inside() {
-    let (api, endpoint, provider) = setting();
-    let outside = ServiceBuilder::new().layer(FollowRedirectLayer::new()).jwt_refresh(provider).service(api.clone());
-    heals(&api, &endpoint, outside).await;
-    let (api, endpoint, provider) = setting();
-    let inside = ServiceBuilder::new().jwt_refresh(provider).layer(FollowRedirectLayer::new()).service(api.clone());
-    heals(&api, &endpoint, inside).await;
-}
-
-// Scenario 60.
-#[tokio::test(start_paused = true)]
-async fn a_buffer_a_limit_and_a_load_shedder_go_on_either_side() {
-    let (api, endpoint, provider) = setting();
-    let outside = ServiceBuilder::new().load_shed().concurrency_limit(1).buffer(1).jwt_refresh(provider);
-    heals(&api, &endpoint, outside.service(api.clone())).await;
-    let (api, endpoint, provider) = setting();
-    let inside = ServiceBuilder::new().jwt_refresh(provider).load_shed().concurrency_limit(1).buffer(1);
-    heals(&api, &endpoint, inside.service(api.clone())).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_cannot_be_cloned_goes_behind_a_buffer() {
-    let (api, endpoint, provider) = setting();
-    let limited = ServiceBuilder::new().jwt_refresh(provider).buffer(8).rate_limit(100, SECOND).service(api.clone());
-    heals(&api, &endpoint, limited).await;
-
-    let (api, endpoint, provider) = setting();
-    let both = ServiceList::new([api.clone(), api.clone()].map(|api| Constant::new(api, 1)));
-    let balanced = ServiceBuilder::new().jwt_refresh(provider).buffer(8).service(Balance::<_, Req>::new(both));
-    heals(&api, &endpoint, balanced).await;
-}
-
-// Steer's clones take one another's readiness for their own: twenty at once, each through both of its services.
-#[tokio::test(start_paused = true)]
-async fn steer_goes_behind_a_buffer() {
-    let (api, endpoint, provider) = setting();
-    let turn = AtomicUsize::new(0);
-    let pick = move |_: &Req, services: &[BoxCloneSyncService<Req, Res, Infallible>]| {
-        turn.fetch_add(1, Ordering::Relaxed) % services.len()
-    };
-    let limited = || BoxCloneSyncService::new(ServiceBuilder::new().concurrency_limit(1).service(api.clone()));
-    let steer = Steer::new(vec![limited(), limited()], pick);
-    let service = ServiceBuilder::new().jwt_refresh(provider).buffer(8).service(steer);
-    let answers = future::join_all((0..20).map(|_| service.clone().oneshot(get(URI)))).await;
-    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == StatusCode::OK));
-    assert_eq!(endpoint.fetches(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clonable_box_is_fine_inside_and_outside() {
-    let (api, endpoint, provider) = setting();
-    let inside: BoxCloneSyncService<Req, Res, Infallible> = BoxCloneSyncService::new(api.clone());
-    let service = ServiceBuilder::new().layer(JwtRefreshLayer::new(provider)).service(inside);
-    let outside: BoxCloneSyncService<Req, Res, BoxError> = BoxCloneSyncService::new(service);
-    heals(&api, &endpoint, outside).await;
+async fn a_trace_inside_sees_each_send_and_prints_no_token_even_when_it_prints_headers() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let provider = secretive(&endpoint, &api).await;
+    let (logs, _guard) = Logs::listen();
+    let stack = ServiceBuilder::new().jwt_refresh(provider).layer(traced()).service(api.clone());
+    assert_eq!(send(stack, get(URI)).await.0, StatusCode::OK);
+    let text = logs.text();
+    assert_eq!(api.tokens(), ["s3cr3t-one", "s3cr3t-two"]);
+    assert_eq!(text.matches("started processing request").count(), 2);
+    assert_eq!((text.matches("status=401").count(), text.matches("status=200").count()), (1, 1));
+    assert!(text.contains(r#""authorization": Sensitive"#), "the header is there to print: {text}");
+    assert!(!text.contains("s3cr3t"), "{text}");
 }
