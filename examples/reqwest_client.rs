@@ -1,12 +1,14 @@
-//! reqwest under the layer, by itself and through reqwest-middleware: `cargo run --example reqwest_client`.
+//! reqwest with a fresh token on every request: the client itself as a tower service, and the same layer in `reqwest-middleware`.
 //!
-//! The service's tokens live for 2 s, so over the 5 s of this run each client needs several, and sees none of it.
+//! `cargo run --example reqwest_client`. Its service is on loopback, gives tokens that live for 2 s, and says which one it saw.
 
 mod support;
 
+use futures_util::future::try_join_all;
 use http::HeaderName;
-use std::time::Duration;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use reqwest::{Client, Method, Request};
+use reqwest_middleware::ClientBuilder;
+use tower::{Layer, ServiceExt};
 use tower_jwt_refresh::{BoxError, JwtRefreshLayer, TokenProvider, source::Exchange};
 
 #[tokio::main]
@@ -19,27 +21,19 @@ async fn main() -> Result<(), BoxError> {
     provider.init().await?;
     let layer = JwtRefreshLayer::new(provider);
 
-    // `reqwest::Client` is a tower service of its own requests.
-    let client = reqwest::Client::new();
-    let mut plain = ServiceBuilder::new().layer(layer.clone()).service(client.clone());
-    // And a client of reqwest-middleware takes the layer as a middleware, with the same token.
-    let middleware = reqwest_middleware::ClientBuilder::new(client.clone()).with(layer).build();
-
-    for second in 0..5 {
-        let request = client.get(server.api_url()).build()?;
-        let response = plain.ready().await?.call(request).await?;
-        println!(
-            "after {second} s, reqwest:            {}, the server saw {}",
-            response.status(),
-            response.text().await?
-        );
-        let response = middleware.get(server.api_url()).send().await?;
-        println!(
-            "after {second} s, reqwest-middleware: {}, the server saw {}",
-            response.status(),
-            response.text().await?
-        );
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    println!("reqwest::Client under the layer, for longer than a token lives:");
+    let client = layer.layer(Client::new());
+    for second in 0..4 {
+        let request = Request::new(Method::GET, server.api_url().parse()?);
+        let response = client.clone().oneshot(request).await?;
+        println!("  after {second} s: {}, the server saw {}", response.status(), response.text().await?);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
+
+    println!("reqwest-middleware over the same tokens, ten requests at once:");
+    let client = ClientBuilder::new(Client::new()).with(layer).build();
+    let answers = try_join_all((0..10).map(|_| client.get(server.api_url()).send())).await?;
+    let accepted = answers.iter().filter(|answer| answer.status().is_success()).count();
+    println!("  {accepted} of {} were accepted", answers.len());
     Ok(())
 }

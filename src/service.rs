@@ -62,6 +62,8 @@ where
         }
         match self.way.scope.admits(&request.target()) {
             Ok(true) if request.follows_redirects() && !self.way.survives_redirects() => {
+                // As below.
+                self.inner = self.inner.clone();
                 let header = self.way.placement.name().clone();
                 return ResponseFuture::fail(ScopeError::Redirects { header }.into());
             }
