@@ -78,6 +78,8 @@
 //!   lead to another host, but not a custom header.
 //! - A large HTTP/1.1 upload that is refused early mostly ends in a broken pipe instead of the 401, so there is no refusal to see; the next request
 //!   heals.
+//! - A client whose body names a boxed error, such as `BoxBody<Bytes, BoxError>`, is called in a spawned task only from within a
+//!   [box](docs::order#boxes): a limit of the compiler that tower's own stacks meet as well.
 //! - Signatures are not verified: that is the server's to do.
 //!
 //! # Features

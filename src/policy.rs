@@ -362,6 +362,9 @@ impl RetryPolicy {
     }
 
     /// What else means that the token was refused, on top of 401 and gRPC's 16. The brakes against a server that refuses everything are the same.
+    ///
+    /// With the feature `tonic` it is also shown the trailers of a gRPC stream that had begun, as an answer with status 200: what it refuses there is too late for
+    /// this request, and replaces the token for the next.
     #[must_use]
     pub fn reject_when(self, judge: impl Fn(&Answer<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self { reject_when: Some(Arc::new(judge)), ..self }

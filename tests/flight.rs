@@ -77,7 +77,7 @@ async fn the_fetch_timeout_is_what_was_set() {
     patient.token().await.unwrap();
 }
 
-// Scenario 34; aws/aws-sdk-java-v2#5690; forcedotcom/SalesforceMobileSDK-Android#2846.
+// Scenario 34; aws/aws-sdk-java-v2#5690, aws/aws-sdk-go-v2#490; forcedotcom/SalesforceMobileSDK-Android#2846.
 #[tokio::test(start_paused = true)]
 async fn a_hundred_waiters_of_a_failing_fetch_cost_one_fetch_and_one_fetch_time() {
     let endpoint = Endpoint::new(Reply::Fail).taking(SECOND);
