@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::FutureExt;
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 use support::{Endpoint, HOUR, Reply, SECOND, pass, provider, settle};
 use tokio::time::Instant;
 use tower_jwt_refresh::{Token, TokenError};
@@ -50,7 +50,7 @@ async fn a_waiter_that_slept_through_a_failure_and_a_whole_lifetime_gets_a_token
     pass(5 * SECOND).await;
     let before = Instant::now();
     assert_eq!(late.await.unwrap().expose_secret(), "t2");
-    assert_eq!((endpoint.fetches(), before.elapsed()), (3, SECOND * 0));
+    assert_eq!((endpoint.fetches(), before.elapsed()), (3, Duration::ZERO));
 }
 
 // Scenarios 121 and 122.
