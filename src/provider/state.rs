@@ -219,9 +219,7 @@ impl Machine {
 
     pub(crate) fn status(&self, now: Now) -> TokenStatus {
         let since = |trouble: &Trouble| system_time(trouble.since.wall).unwrap_or(SystemTime::UNIX_EPOCH);
-        // After a `set` inside a `Retry-After` the trouble is kept for its error alone.
-        let trouble = self.trouble.as_ref().filter(|_| self.backoff.is_failing());
-        match (self.ended, trouble) {
+        match (self.ended, self.failing()) {
             (Some(Ended::SignedOut), _) => TokenStatus::SignedOut,
             (Some(Ended::ShutDown), _) => TokenStatus::ShutDown,
             (None, Some(trouble)) if trouble.permanent => TokenStatus::NeedsCredential { since: since(trouble) },
@@ -229,6 +227,11 @@ impl Machine {
             (None, None) if self.band(now) == Band::Fresh => TokenStatus::Fresh,
             (None, None) => TokenStatus::Stale,
         }
+    }
+
+    /// The streak of failures that is not over. After a `set` inside a `Retry-After` the trouble is kept for its error alone.
+    fn failing(&self) -> Option<&Trouble> {
+        self.trouble.as_ref().filter(|_| self.backoff.is_failing())
     }
 
     // Callers.
@@ -263,6 +266,8 @@ impl Machine {
     pub(crate) fn woken(&mut self, now: Now, over: Over, purpose: Purpose) -> Decision {
         let now = self.observe(now);
         let band = self.band(now);
+        // Before this waiter was polled a later flight, or somebody who pushed a token, has made up for the failure of its own.
+        let over = if over == Over::Failed && self.failing().is_none() { Over::Landed } else { over };
         if purpose == Purpose::Refresh {
             match over {
                 Over::Failed => return Decision::Unavailable(self.error(now)),

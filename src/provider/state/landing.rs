@@ -135,9 +135,10 @@ impl Machine {
             return Landed::Failed;
         }
         if landed == Landed::Unchanged {
-            self.backoff.succeeded();
-            if held.band(now) != Band::Fresh {
-                // The hint says later, the expiry says now: as after any fetch that brought nothing.
+            if held.band(now) == Band::Fresh {
+                self.backoff.succeeded();
+            } else {
+                // The hint says later, the expiry says now: as after any fetch that brought nothing, and so the waits grow.
                 let runway = Some(held.runway(now));
                 self.backoff.no_progress(now, runway, &self.settings, roll);
             }
