@@ -146,6 +146,8 @@ impl<P, K> JwtRefreshLayer<P, K> {
 
     /// The client below follows no redirects, or none that leads to another host. Without it a request that goes to reqwest with the token in any header but
     /// `Authorization` fails with [`ScopeError::Redirects`](crate::ScopeError::Redirects): on the way to another host reqwest strips that one alone.
+    ///
+    /// Through tower-reqwest an answer does not tell where it came from, so that another host's 401 would count as the API's: build such a client without redirects in any case.
     pub fn redirects_handled(mut self) -> Self {
         self.way.redirects_handled = true;
         self
