@@ -1,7 +1,7 @@
 //! How requests get their token: the configuration.
 
 use crate::{
-    JwtRefresh, Origin, Placement, RetryPolicy, TokenProvider,
+    JwtRefresh, Origin, Placement, ReplayRequest, RetryPolicy, ScopeError, TokenProvider,
     body::{ByType, CopyWith, Never},
     scope::Scope,
 };
@@ -59,9 +59,15 @@ impl Route {
 }
 
 impl Way {
-    /// Is the token safe with a client that follows redirects and strips `Authorization` alone?
-    pub(crate) fn survives_redirects(&self) -> bool {
-        self.redirects_handled || *self.placement.name() == AUTHORIZATION
+    /// May this request carry the token? False: it goes without.
+    pub(crate) fn admits<R: ReplayRequest>(&self, request: &R) -> Result<bool, ScopeError> {
+        let admitted = self.scope.admits(&request.target())?;
+        let header = self.placement.name();
+        // Whoever follows redirects by itself strips `Authorization` alone on the way to another host.
+        if admitted && request.follows_redirects() && !self.redirects_handled && *header != AUTHORIZATION {
+            return Err(ScopeError::Redirects { header: header.clone() });
+        }
+        Ok(admitted)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One request in.
 
 use crate::{
-    BoxError, NoToken, RetryPolicy, ScopeError, UseToken,
+    BoxError, NoToken, RetryPolicy, UseToken,
     body::{ByType, KeepBody},
     future::{ResponseFuture, Sender},
     layer::{Route, Way},
@@ -60,13 +60,7 @@ where
         {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        match self.way.scope.admits(&request.target()) {
-            Ok(true) if request.follows_redirects() && !self.way.survives_redirects() => {
-                // As below.
-                self.inner = self.inner.clone();
-                let header = self.way.placement.name().clone();
-                return ResponseFuture::fail(ScopeError::Redirects { header }.into());
-            }
+        match self.way.admits(&request) {
             Ok(true) => {}
             Ok(false) => return ResponseFuture::pass(self.inner.call(request)),
             Err(error) => {
