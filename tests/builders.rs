@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use std::future::Ready;
-use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, answer, get, pass, post, provider, settle};
+use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, answer, get, pass, post, provider, refused, settle};
 use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_http::{
@@ -17,15 +17,6 @@ use tower_http::{
 use tower_jwt_refresh::{ServiceBuilderExt, Token, TokenProvider};
 
 const URI: &str = "https://api.example.com/jobs/1";
-
-/// Holds `t1`, which the API refuses; it is a minute old.
-async fn refused(endpoint: &Endpoint, api: &Api) -> TokenProvider {
-    let (provider, _) = provider(endpoint);
-    provider.token().await.unwrap();
-    pass(MINUTE).await;
-    api.revoke("t1");
-    provider
-}
 
 /// One request through a stack: its status and its text.
 async fn send<S, B>(stack: S, request: Request<Full<Bytes>>) -> (StatusCode, String)

@@ -9,27 +9,18 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use support::{Api, Endpoint, MINUTE, get, pass, provider, settle};
+use support::{Api, Endpoint, MINUTE, get, pass, provider, refused, settle};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_http::{
     decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer, set_header::SetRequestHeaderLayer,
 };
-use tower_jwt_refresh::{JwtRefreshLayer, Origin, ServiceBuilderExt, TokenProvider};
+use tower_jwt_refresh::{JwtRefreshLayer, Origin, ServiceBuilderExt};
 
 const URI: &str = "https://api.example.com/jobs/1";
 /// `hello` and `refused`, as gzip has them.
 const HELLO: &[u8] = &[31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 203, 72, 205, 201, 201, 7, 0, 134, 166, 16, 54, 5, 0, 0, 0];
 const REFUSED: &[u8] =
     &[31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 43, 74, 77, 43, 45, 78, 77, 1, 0, 124, 190, 211, 240, 7, 0, 0, 0];
-
-/// Holds `t1`, which the API refuses; it is a minute old.
-async fn refused(endpoint: &Endpoint, api: &Api) -> TokenProvider {
-    let (provider, _) = provider(endpoint);
-    provider.token().await.unwrap();
-    pass(MINUTE).await;
-    api.revoke("t1");
-    provider
-}
 
 /// One request through a stack: its status and its text.
 async fn send<S, B>(stack: S, request: Request<Full<Bytes>>) -> (u16, String)

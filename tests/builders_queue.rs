@@ -6,26 +6,17 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use std::time::Duration;
-use support::{Api, Endpoint, MINUTE, SECOND, get, pass, post, provider, settle};
+use support::{Api, Endpoint, SECOND, get, pass, post, provider, refused, settle};
 use tokio::time::Instant;
 use tower::{
     BoxError, Layer, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, buffer::Buffer, discover::ServiceList,
     load::Constant, load_shed::error::Overloaded, steer::Steer, util::BoxCloneSyncService,
 };
-use tower_jwt_refresh::{JwtRefreshLayer, NoToken, ServiceBuilderExt, TokenProvider};
+use tower_jwt_refresh::{JwtRefreshLayer, NoToken, ServiceBuilderExt};
 
 const URI: &str = "https://api.example.com/jobs/1";
 
 type Answer = Response<Full<Bytes>>;
-
-/// Holds `t1`, which the API refuses; it is a minute old.
-async fn refused(endpoint: &Endpoint, api: &Api) -> TokenProvider {
-    let (provider, _) = provider(endpoint);
-    provider.token().await.unwrap();
-    pass(MINUTE).await;
-    api.revoke("t1");
-    provider
-}
 
 /// Twenty requests, refused at once, all end well: two sends each, one fetch.
 async fn heals<S>(name: &str, endpoint: &Endpoint, api: &Api, stack: S)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use std::time::Duration;
-use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, get, pass, provider, settle};
+use support::{Api, Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, get, pass, revoked, settle};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_jwt_refresh::{FetchError, JwtRefreshLayer, Token, TokenError, TokenProvider, source::Reason};
@@ -20,16 +20,6 @@ async fn send(provider: &TokenProvider, api: &Api, request: Request<Full<Bytes>>
 async fn refused(response: Response<Full<Bytes>>) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && response.into_body().collect().await.unwrap().to_bytes() == "refused"
-}
-
-/// A provider without a loop whose first token is a minute old, and an API that has revoked it.
-async fn revoked(endpoint: &Endpoint) -> (TokenProvider, Api) {
-    let (provider, _) = provider(endpoint);
-    provider.token().await.unwrap();
-    pass(MINUTE).await;
-    let api = Api::new();
-    api.revoke("t1");
-    (provider, api)
 }
 
 // Scenario 21.

@@ -6,22 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::AUTHORIZATION};
 use http_body_util::Full;
 use std::time::Duration;
-use support::{Api, Endpoint, HOUR, MINUTE, Reply, SECOND, answer, get, pass, post, provider, settle};
+use support::{Api, Endpoint, HOUR, MINUTE, Reply, SECOND, answer, get, pass, post, revoked, settle};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt};
-use tower_jwt_refresh::{JwtRefreshLayer, NoToken, Origin, Placement, RetryPolicy, TokenProvider};
+use tower_jwt_refresh::{JwtRefreshLayer, NoToken, Origin, Placement, RetryPolicy};
 
 const URI: &str = "https://api.example.com/jobs/1?page=2";
-
-/// A provider whose first token is a minute old, and an API that has revoked it.
-async fn revoked(endpoint: &Endpoint) -> (TokenProvider, Api) {
-    let (provider, _) = provider(endpoint);
-    provider.token().await.unwrap();
-    pass(MINUTE).await;
-    let api = Api::new();
-    api.revoke("t1");
-    (provider, api)
-}
 
 async fn send(
     layer: &JwtRefreshLayer,

@@ -31,6 +31,21 @@ pub fn provider(endpoint: &Endpoint) -> (TokenProvider, ManualClock) {
     (builder.build(endpoint.source()).expect("the defaults are valid"), clock)
 }
 
+/// A provider without a loop that holds `t1`, which the API refuses; it is a minute old.
+pub async fn refused(endpoint: &Endpoint, api: &Api) -> TokenProvider {
+    let (provider, _) = provider(endpoint);
+    provider.token().await.expect("the endpoint works");
+    pass(MINUTE).await;
+    api.revoke("t1");
+    provider
+}
+
+/// [`refused`], with the API that does so.
+pub async fn revoked(endpoint: &Endpoint) -> (TokenProvider, Api) {
+    let api = Api::new();
+    (refused(endpoint, &api).await, api)
+}
+
 /// Lets time pass, and everything happen that happens meanwhile.
 pub async fn pass(span: Duration) {
     tokio::time::sleep(span).await;
