@@ -17,9 +17,18 @@
 //! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
 
 #[cfg(feature = "exchange")]
-mod exchange;
+mod answer;
 #[cfg(feature = "exchange")]
-pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
+mod endpoint;
+#[cfg(feature = "exchange")]
+mod exchange;
+
+#[cfg(feature = "exchange")]
+pub use answer::AnswerError;
+#[cfg(feature = "exchange")]
+pub use endpoint::EndpointError;
+#[cfg(feature = "exchange")]
+pub use exchange::{Exchange, ExchangeBuilder};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};

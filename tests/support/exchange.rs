@@ -15,7 +15,7 @@ use tokio::{
 use tower_jwt_refresh::{
     Token, TokenError, TokenProvider,
     clock::ManualClock,
-    source::{Exchange, ExchangeBuilder, ExchangeError},
+    source::{EndpointError, Exchange, ExchangeBuilder},
 };
 
 /// What happens on a connection after the request was read; at the end it is closed.
@@ -161,7 +161,7 @@ pub async fn once(source: ExchangeBuilder) -> Result<Token, TokenError> {
     provider(source).0.token().await
 }
 
-pub fn exchange_error(error: &TokenError) -> &ExchangeError {
+pub fn exchange_error(error: &TokenError) -> &EndpointError {
     chain(error).find_map(|error| error.downcast_ref()).expect("an error of the exchange")
 }
 

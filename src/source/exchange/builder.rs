@@ -1,59 +1,36 @@
 //! Settings of an exchange, checked when it is built.
 
-use super::{
-    Endpoint, Exchange, Inner, answer,
-    client::{self, Roots},
+use super::{Exchange, Inner};
+use crate::{
+    ConfigError,
+    source::{answer, endpoint::Settings},
 };
-use crate::{ConfigError, scope::is_loopback};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::Scheme};
-use rustls::RootCertStore;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
 const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
-
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
 ///
 /// What was set wrong is told by [`build`](Self::build), the first mistake first.
 #[must_use = "a builder does nothing until it builds"]
 pub struct ExchangeBuilder {
-    endpoint: Endpoint,
+    endpoint: Settings,
     headers: HeaderMap,
     body: Bytes,
-    timeout: Duration,
-    connect_timeout: Duration,
     token_at: Option<String>,
-    plaintext: bool,
-    roots: Option<RootCertStore>,
-    mistake: Option<ConfigError>,
 }
 
 impl ExchangeBuilder {
     pub(super) fn new(url: &str) -> Self {
-        let (endpoint, mistake) = match Endpoint::parse(url) {
-            Ok(endpoint) => (endpoint, None),
-            Err(mistake) => (Endpoint { uri: Uri::default(), name: "-".into() }, Some(mistake)),
-        };
         let headers = HeaderMap::from_iter([
             (header::ACCEPT, HeaderValue::from_static("application/json")),
             (header::USER_AGENT, HeaderValue::from_static(AGENT)),
         ]);
-        Self {
-            endpoint,
-            headers,
-            body: Bytes::new(),
-            timeout: Duration::from_secs(20),
-            connect_timeout: Duration::from_secs(5),
-            token_at: None,
-            plaintext: false,
-            roots: None,
-            mistake,
-        }
+        Self { endpoint: Settings::new(url), headers, body: Bytes::new(), token_at: None }
     }
 
     /// Sends the credential in this header, as it is: `x-api-key`, for example. Each header is sent once, with what was set last.
@@ -105,14 +82,16 @@ impl ExchangeBuilder {
 
     /// An exchange that has not ended by then has failed, connecting included. Default 20 s: below the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout) of 30 s, so that the error names the endpoint.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }.limited("timeout", timeout)
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint.timeout(timeout);
+        self
     }
 
     /// A connection that is not there by then, with the name's lookup and the TLS handshake, has failed. Default 5 s, which is two lost packets and
     /// their repetition.
-    pub fn connect_timeout(self, timeout: Duration) -> Self {
-        Self { connect_timeout: timeout, ..self }.limited("connect_timeout", timeout)
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint.connect_timeout(timeout);
+        self
     }
 
     /// Where the token is in the answer, as a JSON pointer (RFC 6901): `/data/token`; `""` for an answer that is nothing but a JSON string. The
@@ -128,17 +107,15 @@ impl ExchangeBuilder {
 
     /// Sends the credential to another machine without TLS. Everybody on the way can read it, and the token: only for networks where
     /// something else encrypts.
-    pub fn allow_plaintext(self) -> Self {
-        Self { plaintext: true, ..self }
+    pub fn allow_plaintext(mut self) -> Self {
+        self.endpoint.allow_plaintext();
+        self
     }
 
     /// Trusts the authorities in this PEM *instead of* the system's: for a private CA, or a container that has none. Called again it adds to
     /// them.
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
-        match Roots::only(pem.as_ref()) {
-            Ok(more) => self.roots.get_or_insert_with(RootCertStore::empty).roots.extend(more.roots),
-            Err(mistake) => return self.wrong(mistake),
-        }
+        self.endpoint.root_certificates(pem.as_ref());
         self
     }
 
@@ -148,27 +125,12 @@ impl ExchangeBuilder {
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that
     /// cannot work.
     pub fn build(mut self) -> Result<Exchange, ConfigError> {
-        if let Some(mistake) = self.mistake {
-            return Err(mistake);
-        }
-        let tls = self.endpoint.uri.scheme() == Some(&Scheme::HTTPS);
-        let host = self.endpoint.uri.host().unwrap_or_default();
-        if !tls && !self.plaintext && !is_loopback(host) {
-            return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
-        }
-        let roots = match self.roots {
-            _ if !tls => Roots::Unused,
-            Some(roots) => Roots::Only(roots),
-            None => Roots::System,
-        };
         // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
         self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         Ok(Exchange(Arc::new(Inner {
-            client: client::client(roots, self.connect_timeout)?,
-            endpoint: self.endpoint,
+            endpoint: self.endpoint.build()?,
             headers: self.headers,
             body: self.body,
-            timeout: self.timeout,
             token_at: self.token_at,
         })))
     }
@@ -199,50 +161,15 @@ impl ExchangeBuilder {
         self
     }
 
-    fn limited(self, setting: &'static str, value: Duration) -> Self {
-        if value.is_zero() {
-            self.wrong(ConfigError::Zero { setting, consequence: "every exchange would fail at once" })
-        } else if value > LONGEST {
-            self.wrong(ConfigError::TooLong { setting, value })
-        } else {
-            self
-        }
-    }
-
     fn wrong(mut self, mistake: ConfigError) -> Self {
-        self.mistake.get_or_insert(mistake);
+        self.endpoint.wrong(mistake);
         self
-    }
-}
-
-impl Endpoint {
-    fn parse(url: &str) -> Result<Self, ConfigError> {
-        let refuse = |problem| Err(ConfigError::IllegalEndpoint { problem });
-        let parsed = url.parse::<Uri>().ok();
-        let Some((uri, scheme, authority)) = parsed
-            .as_ref()
-            .and_then(|uri| Some((uri, uri.scheme()?, uri.authority()?)))
-            .filter(|(_, scheme, _)| [Scheme::HTTP, Scheme::HTTPS].contains(scheme))
-            .filter(|(_, _, authority)| !authority.host().is_empty())
-        else {
-            return refuse("is no absolute http or https URL, such as `https://api.example.com/token`");
-        };
-        if authority.as_str().contains('@') {
-            return refuse("has a user name in its URL: give it to `basic`, where it is kept secret");
-        }
-        let name = format!("{scheme}://{authority}{}", uri.path()).into();
-        Ok(Self { uri: uri.clone(), name })
     }
 }
 
 impl fmt::Debug for ExchangeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExchangeBuilder")
-            .field("endpoint", &self.endpoint.name)
-            .field("timeout", &self.timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("mistake", &self.mistake)
-            .finish_non_exhaustive()
+        f.debug_struct("ExchangeBuilder").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 

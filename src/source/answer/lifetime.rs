@@ -1,6 +1,6 @@
 //! How long a token lives, from what the answer says beside it.
 
-use super::answer::{AnswerError, Object};
+use super::{AnswerError, Object};
 use crate::{Token, token::Expiry};
 use serde_json::value::RawValue;
 use std::time::{Duration, SystemTime};
@@ -106,7 +106,7 @@ fn rfc3339(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::exchange::answer;
+    use crate::source::answer;
 
     const NOON: u64 = 1_800_000_000;
 

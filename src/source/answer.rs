@@ -3,7 +3,8 @@
 //! Members are looked at as raw JSON, borrowed from the answer: nothing is copied that would have to be wiped, a number that no `f64` holds makes
 //! nothing unreadable, and of two members with one name none is taken.
 
-use super::{lifetime, refusal};
+mod lifetime;
+
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -12,6 +13,17 @@ use zeroize::Zeroizing;
 
 /// Where tokens are, the first that is there.
 const NAMES: [&str; 4] = ["jwt", "access_token", "token", "id_token"];
+
+/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
+/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
+pub(super) const FINAL: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
 
 /// What is wrong with an answer that should hold a token. Never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,15 +50,13 @@ pub enum AnswerError {
         code: Option<&'static str>,
     },
     /// There is none where it was looked for.
-    #[error("the answer has no token at {place}: name its place with `ExchangeBuilder::token_at`")]
+    #[error("the answer has no token at {place}: name its place with `token_at`")]
     NoToken {
         /// Where.
         place: String,
     },
     /// There is something else where it was looked for.
-    #[error(
-        "the answer has something else than a string at {place}: name the token's place with `ExchangeBuilder::token_at`"
-    )]
+    #[error("the answer has something else than a string at {place}: name the token's place with `token_at`")]
     NotAString {
         /// Where.
         place: String,
@@ -112,7 +122,14 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, AnswerError> {
 fn error(top: &Object<'_>) -> Option<Option<&'static str>> {
     let error = top.get("error").ok()??;
     let none = matches!(error.get(), "false" | "0" | "\"\"" | "{}" | "[]");
-    (!none).then(|| refusal::final_code(top))
+    (!none).then(|| final_code(top))
+}
+
+/// The object's `error`, if it is one that will not change; ours, not the endpoint's text.
+pub(super) fn final_code(object: &Object<'_>) -> Option<&'static str> {
+    let error = object.get("error").ok()??;
+    let error: String = serde_json::from_str(error.get()).ok()?;
+    FINAL.into_iter().find(|code| *code == error)
 }
 
 fn string(raw: &RawValue) -> Option<Zeroizing<String>> {
@@ -261,7 +278,7 @@ mod tests {
             (r#"{"error":false}"#, "no token at `jwt`"),
             (r#"{"error":0,"jwt":null}"#, "no token at `jwt`"),
             (r#"{"jwt":null}"#, "no token at `jwt`"),
-            (r#"{"JWT":"s3cr3t"}"#, "`ExchangeBuilder::token_at`"),
+            (r#"{"JWT":"s3cr3t"}"#, "`token_at`"),
             (r#"{"jwt":7}"#, "something else than a string"),
             (r#"{"jwt":{"token":"s3cr3t"},"token":"s3cr3t"}"#, "something else than a string"),
             (&deep, "something else than a string"),

@@ -1,6 +1,6 @@
 //! The HTTP client: a connection for each exchange, TLS by rustls with ring, answers of bounded size.
 
-use super::ExchangeError;
+use super::EndpointError;
 use crate::{BoxError, ConfigError};
 use bytes::Bytes;
 use http::Uri;
@@ -84,22 +84,22 @@ impl Roots {
 }
 
 /// The whole body, in memory that wipes itself, since it may hold a token.
-pub(super) async fn read<B>(body: B, endpoint: Arc<str>) -> Result<Zeroizing<Vec<u8>>, ExchangeError>
+pub(super) async fn read<B>(body: B, endpoint: Arc<str>) -> Result<Zeroizing<Vec<u8>>, EndpointError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > LIMIT {
-        return Err(ExchangeError::TooLarge { endpoint, limit: LIMIT });
+        return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
     }
     let mut whole = Zeroizing::new(Vec::with_capacity(announced));
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {
         let frame =
-            frame.map_err(|error| ExchangeError::Broken { endpoint: Arc::clone(&endpoint), error: error.into() })?;
+            frame.map_err(|error| EndpointError::Broken { endpoint: Arc::clone(&endpoint), error: error.into() })?;
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > LIMIT - whole.len() {
-            return Err(ExchangeError::TooLarge { endpoint, limit: LIMIT });
+            return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
         }
         make_room(&mut whole, data.len());
         whole.extend_from_slice(&data);

@@ -1,18 +1,20 @@
-//! Why an exchange brought no token, and whether asking again can help.
+//! Why an endpoint gave no token, and whether asking again can help.
 
-use super::AnswerError;
-use crate::{BoxError, SourceError, source::chain};
+use crate::{
+    BoxError, SourceError,
+    source::{AnswerError, chain},
+};
 use http::StatusCode;
 use hyper_util::client::legacy;
 use std::{error::Error, sync::Arc, time::Duration};
 
-/// Why an [`Exchange`](super::Exchange) brought no token.
+/// Why an endpoint gave no token.
 ///
 /// `endpoint` is the URL without its query. Nothing here or in the `source` chain quotes the credential, a token, or what the endpoint
 /// wrote; of OAuth's error codes, those that RFC 6749 section 5.2 names are told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ExchangeError {
+pub enum EndpointError {
     /// No connection.
     #[error("no connection to {endpoint}: check its name and port, and the network")]
     Connect {
@@ -23,9 +25,7 @@ pub enum ExchangeError {
         error: BoxError,
     },
     /// The server does not prove who it is, or speaks no TLS. Nothing was sent.
-    #[error(
-        "no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `ExchangeBuilder::root_certificates`"
-    )]
+    #[error("no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `root_certificates`")]
     Tls {
         /// Where to.
         endpoint: Arc<str>,
@@ -43,7 +43,7 @@ pub enum ExchangeError {
         error: BoxError,
     },
     /// No whole answer in time.
-    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `ExchangeBuilder::timeout`")]
+    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `timeout`")]
     TimedOut {
         /// Who.
         endpoint: Arc<str>,
@@ -109,7 +109,7 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-impl ExchangeError {
+impl EndpointError {
     pub(super) fn of_client(endpoint: Arc<str>, error: legacy::Error) -> Self {
         if chain(&error).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls { endpoint, error: error.into() }
@@ -131,19 +131,19 @@ impl ExchangeError {
 }
 
 /// An error, and what the endpoint says of when to ask again.
-pub(super) struct Failed {
-    pub(super) error: ExchangeError,
-    pub(super) retry_after: Option<Duration>,
+pub(in crate::source) struct Failed {
+    pub(in crate::source) error: EndpointError,
+    pub(in crate::source) retry_after: Option<Duration>,
 }
 
-impl From<ExchangeError> for Failed {
-    fn from(error: ExchangeError) -> Self {
+impl From<EndpointError> for Failed {
+    fn from(error: EndpointError) -> Self {
         Self { error, retry_after: None }
     }
 }
 
 impl Failed {
-    pub(super) fn into_source_error(self) -> SourceError {
+    pub(in crate::source) fn into_source_error(self) -> SourceError {
         let permanent = self.error.is_permanent();
         let error = if permanent { SourceError::permanent(self.error) } else { SourceError::transient(self.error) };
         match self.retry_after {
