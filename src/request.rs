@@ -316,7 +316,8 @@ mod tests {
     #[test]
     fn keys_tell_all_apart_but_the_case_of_an_origin() {
         let long = "api.a-rather-long-name.example.com";
-        let hosts = ["a", "b", "ab", "1234567", "12345678", "12345679", "123456789", "[::1]", "[::2]", long];
+        let hosts =
+            ["a", "b", "ab", "xxxxxxxx", "xxxxxxxxx", "12345678", "12345679", "1234567", "[::1]", "[::2]", long];
         let mut keys: Vec<u64> = Vec::new();
         for (scheme, host) in ["https", "http"].into_iter().flat_map(|scheme| hosts.map(|host| (scheme, host))) {
             let bare = key(&format!("{scheme}://{host}/x"), None);
