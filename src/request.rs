@@ -6,9 +6,10 @@ pub use head::RequestHead;
 
 use crate::Origin;
 use http::{Extensions, HeaderMap, Method, StatusCode, Uri};
+use std::fmt;
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a request goes. Shows no user name or password that its URI may hold.
+#[derive(Clone, Copy)]
 pub struct Target<'a> {
     scheme: Option<&'a str>,
     at: Option<At<'a>>,
@@ -16,7 +17,7 @@ pub struct Target<'a> {
 }
 
 /// An authority (RFC 3986 section 3.2) is taken apart only where somebody asks: most requests are told by their scheme.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum At<'a> {
     Authority(&'a str),
     Host(&'a str, Option<u16>),
@@ -81,6 +82,17 @@ impl<'a> Target<'a> {
             hash.add(self.path, 0);
         }
         hash.0
+    }
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("scheme", &self.scheme)
+            .field("host", &self.host())
+            .field("port", &self.port())
+            .field("path", &self.path)
+            .finish()
     }
 }
 
