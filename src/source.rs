@@ -20,6 +20,10 @@
 mod exchange;
 #[cfg(feature = "exchange")]
 pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
+#[cfg(feature = "signed-jwt")]
+mod signed;
+#[cfg(feature = "signed-jwt")]
+pub use signed::{SignError, SignedJwt, SigningKey};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
