@@ -70,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
     let seen = lock(&service.seen);
     let (tokens, refused) = (seen.tokens.len(), seen.refused);
     println!(
-        "{accepted} of 12 accepted; the service verified {tokens} tokens, and refused {refused} request, signed with the old key"
+        "{accepted} of 12 accepted; the service verified {tokens} tokens, and refused {refused} signed with the old key"
     );
     if accepted != 12 || tokens < 4 || refused != 1 {
         return Err("not every request was accepted as it should be".into());
