@@ -117,6 +117,19 @@ fn text_line_ends_and_certificates_around_a_key_do_no_harm() {
     }
 }
 
+// Apple's, for its push service and App Store, name their curve a second time (RFC 5915 section 3).
+#[test]
+fn a_key_that_names_its_curve_twice_is_read() {
+    let der = KeyPair::generate().unwrap().serialize_der();
+    let (outer, key, public) = (&der[6..27], &der[31..68], &der[68..]);
+    let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let twice = [&[0x30, 0x81, 0x93, 2, 1, 0], outer, &[4, 0x79, 0x30, 0x77], key, &curve, public].concat();
+    let body = BASE64_STANDARD.encode(twice);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----");
+    let key = SigningKey::from_pem(pem).unwrap();
+    assert!(format!("{key:?}").contains("ES256"));
+}
+
 // RFC 7518 section 3.2.
 #[test]
 fn a_secret_that_can_be_guessed_is_refused() {
