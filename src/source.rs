@@ -26,7 +26,7 @@ mod exchange;
 #[cfg(feature = "exchange")]
 pub use answer::AnswerError;
 #[cfg(feature = "exchange")]
-pub use endpoint::EndpointError;
+pub use endpoint::{EndpointClient, EndpointError};
 #[cfg(feature = "exchange")]
 pub use exchange::{Exchange, ExchangeBuilder};
 
