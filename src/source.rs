@@ -17,11 +17,20 @@
 //! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
 
 #[cfg(feature = "exchange")]
-mod exchange;
+mod answer;
 #[cfg(feature = "exchange")]
-pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
+mod endpoint;
+#[cfg(feature = "exchange")]
+mod exchange;
 #[cfg(feature = "signed-jwt")]
 mod signed;
+
+#[cfg(feature = "exchange")]
+pub use answer::AnswerError;
+#[cfg(feature = "exchange")]
+pub use endpoint::{EndpointClient, EndpointError};
+#[cfg(feature = "exchange")]
+pub use exchange::{Exchange, ExchangeBuilder};
 #[cfg(feature = "signed-jwt")]
 pub use signed::{SignError, SignedJwt, SigningKey};
 
