@@ -4,15 +4,17 @@
 
 mod client;
 mod error;
+mod form;
 mod refusal;
 mod settings;
 
+pub use client::EndpointClient;
 pub use error::EndpointError;
 pub(super) use error::Failed;
+pub(super) use form::form;
 pub(super) use settings::Settings;
 
 use bytes::Bytes;
-use client::Client;
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::Full;
 use std::{
@@ -21,11 +23,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::time::{Instant, timeout_at};
+use tower::ServiceExt;
 use zeroize::Zeroizing;
 
 pub(super) struct Endpoint {
     url: Url,
-    client: Client,
+    client: EndpointClient,
     timeout: Duration,
 }
 
@@ -38,6 +41,7 @@ pub(super) struct Url {
 
 /// A success.
 pub(super) struct Reply {
+    pub(super) headers: HeaderMap,
     pub(super) body: Zeroizing<Vec<u8>>,
     /// When it was written, by the server's clock.
     pub(super) date: Option<SystemTime>,
@@ -57,7 +61,8 @@ impl Endpoint {
         let timed_out = |_| EndpointError::TimedOut { endpoint: self.name(), after: self.timeout };
         *request.uri_mut() = self.url.uri.clone();
 
-        let response = timeout_at(deadline, self.client.request(request)).await.map_err(timed_out)?;
+        // A layer around the client may have to wait until it is ready.
+        let response = timeout_at(deadline, self.client.clone().oneshot(request)).await.map_err(timed_out)?;
         let (head, body) = response.map_err(|error| EndpointError::of_client(self.name(), error))?.into_parts();
         if head.status.is_redirection() {
             return Err(EndpointError::Redirected { endpoint: self.name(), status: head.status }.into());
@@ -69,7 +74,7 @@ impl Endpoint {
             let body = body.unwrap_or_default();
             return Err(refusal::judge(self.name(), head.status, &head.headers, date, &body));
         }
-        Ok(Reply { body: body?, date })
+        Ok(Reply { headers: head.headers, body: body?, date })
     }
 }
 
