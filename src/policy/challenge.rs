@@ -1,7 +1,7 @@
 //! Reading `WWW-Authenticate` (RFC 9110 section 11.6.1): does a new token help, and what does the source get to see?
 
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// Untrusted text: a source gets no more of it than this.
 const LONGEST: usize = 4096;
@@ -12,13 +12,13 @@ const HEALED: [&str; 3] = ["invalid_token", "insufficient_claims", "insufficient
 
 /// True unless a `Bearer` challenge names an error that no new token heals. What cannot be read counts as a token refused.
 pub(super) fn wants_new_token(headers: &HeaderMap) -> bool {
-    !texts(headers).any(|text| bearer_errors(text).any(|error| !HEALED.contains(&error.as_str())))
+    !texts(headers).any(|text| bearer_errors(&text).any(|error| !HEALED.contains(&error.as_str())))
 }
 
 /// All challenges as they came, joined by commas.
 pub(super) fn raw(headers: &HeaderMap) -> Option<Arc<str>> {
     let mut all = String::new();
-    for text in headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy) {
+    for text in texts(headers) {
         if !all.is_empty() {
             all.push_str(", ");
         }
@@ -29,8 +29,9 @@ pub(super) fn raw(headers: &HeaderMap) -> Option<Arc<str>> {
     (!all.is_empty()).then(|| all.into())
 }
 
-fn texts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok())
+/// A quoted string may hold more than ASCII (RFC 9110 section 5.6.4), which must not hide what stands beside it.
+fn texts(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
+    headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy)
 }
 
 /// The `error` parameters of the `Bearer` challenges in one header.
@@ -46,7 +47,7 @@ fn bearer_errors(text: &str) -> impl Iterator<Item = String> {
             let (name, rest) = token(after);
             (name, rest.trim_start().strip_prefix('=')?.trim_start())
         };
-        (bearer && name.eq_ignore_ascii_case("error")).then(|| unquoted(value))
+        if bearer && name.eq_ignore_ascii_case("error") { unquoted(value) } else { None }
     })
 }
 
@@ -71,8 +72,11 @@ fn token(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !legal(c)).unwrap_or(text.len()))
 }
 
-fn unquoted(value: &str) -> String {
-    let Some(inner) = value.strip_prefix('"') else { return token(value).0.to_owned() };
+/// None for what is no value: then it is no parameter either, but a word of the form token68.
+fn unquoted(value: &str) -> Option<String> {
+    let Some(inner) = value.strip_prefix('"') else {
+        return Some(token(value).0.to_owned()).filter(|word| !word.is_empty());
+    };
     let mut out = String::new();
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
@@ -82,7 +86,7 @@ fn unquoted(value: &str) -> String {
             c => out.push(c),
         }
     }
-    out
+    Some(out)
 }
 
 #[cfg(test)]
@@ -125,6 +129,18 @@ mod tests {
         assert!(!refreshes(&["Bearer error=insufficient_scope", "Basic realm=x"]));
     }
 
+    // RFC 9110 section 5.6.4: a quoted string may hold obs-text, and servers write descriptions in their own language.
+    #[test]
+    fn errors_are_read_beside_text_that_is_not_ascii() {
+        for text in [
+            &b"Bearer error=\"insufficient_scope\", error_description=\"gr\xc3\xb6\xc3\x9fer\""[..],
+            b"Basic realm=\"\xfc\", Bearer error=invalid_request",
+        ] {
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_bytes(text).unwrap())]);
+            assert!(!wants_new_token(&headers), "{}", text.escape_ascii());
+        }
+    }
+
     #[test]
     fn no_header_other_schemes_and_unreadable_ones_refresh() {
         assert!(refreshes(&[]));
@@ -141,6 +157,9 @@ mod tests {
             ",,,=,;",
             "Bearer error",
             r#"Bearer error_description="error=insufficient_scope""#,
+            // By the grammar no parameter, but one long word.
+            "Bearer error=",
+            "Bearer error==",
         ] {
             assert!(refreshes(&[text]), "{text}");
         }
