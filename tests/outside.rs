@@ -5,8 +5,8 @@ mod support;
 use futures_util::future::join_all;
 use std::sync::{Arc, Mutex};
 use support::{Api, Endpoint, HOUR, MINUTE, Reply, SECOND, builder, get, pass, provider, settle};
-use tokio::{task::JoinHandle, time::Instant};
-use tower::{BoxError, Layer, ServiceExt};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tower::{BoxError, Layer, ServiceExt, limit::ConcurrencyLimit};
 use tower_jwt_refresh::{
     JwtRefreshLayer, Token, TokenError, TokenProvider, TokenRequest, TokenStatus, clock::Clock, source::Reason,
 };
@@ -273,4 +273,20 @@ async fn after_a_shutdown_everything_fails_and_nothing_is_fetched_whatever_is_pu
         provider.set(opaque("pushed"));
     }
     assert_eq!((endpoint.fetches(), api.seen().len()), (1, 0));
+}
+
+// Scenario 81, with a `set` meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_was_dropped_takes_no_permit_of_a_limit_that_others_share() {
+    let (endpoint, permits) = (Endpoint::hourly(), Arc::new(Semaphore::new(1)));
+    let source = ConcurrencyLimit::with_semaphore(endpoint.source(), Arc::clone(&permits));
+    let provider = builder().0.build(source).unwrap();
+    provider.token().await.unwrap();
+    let again = provider.clone();
+    let refresh = tokio::spawn(async move { again.refresh().await });
+    settle().await;
+    provider.set(opaque("pushed"));
+    assert_eq!(secret(&refresh.await.unwrap()), "pushed", "it had slept out `min_interval`");
+    pass(2 * SECOND).await;
+    assert_eq!((permits.available_permits(), endpoint.fetches()), (1, 1));
 }

@@ -78,6 +78,10 @@ impl Guard {
     async fn ask(&self, request: TokenRequest) -> Asked {
         let mut request = Some(request);
         let called = std::future::poll_fn(|cx| {
+            // A source that is ready may hold a permit of a limit that others share, and gives it back only by a call.
+            if self.core.event(|machine, now, _| machine.leave(now, self.number)).is_none() {
+                return Poll::Ready(None);
+            }
             let mut source = self.core.source.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = std::task::ready!(source.poll_ready(cx)) {
                 return Poll::Ready(Some(Err(error)));
