@@ -51,6 +51,13 @@ use tower::util::{
     rng::{HasherRng, Rng},
 };
 
+/// Draws the jitter.
+#[cfg(not(jwt_refresh_seeded))]
+type Jitter = HasherRng;
+/// The same numbers each time, so that a random schedule can be shown again.
+#[cfg(jwt_refresh_seeded)]
+type Jitter = HasherRng<std::hash::BuildHasherDefault<std::hash::DefaultHasher>>;
+
 pub(crate) type Source = BoxService<TokenRequest, Token, BoxError>;
 
 pub(crate) struct Core {
@@ -69,7 +76,7 @@ pub(crate) struct Core {
 
 struct Locked {
     machine: Machine,
-    rng: HasherRng,
+    rng: Jitter,
     published: u64,
     events: u64,
     landing: Option<Arc<Landing>>,
@@ -126,7 +133,7 @@ impl Core {
             snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, &clocks, None)),
             locked: Mutex::new(Locked {
                 machine,
-                rng: HasherRng::default(),
+                rng: Jitter::with_hasher(Default::default()),
                 published: 0,
                 events: 0,
                 landing: None,
