@@ -36,6 +36,11 @@ pub enum AnswerError {
     /// There is nothing.
     #[error("the answer is empty: is this the URL of the token endpoint?")]
     Empty,
+    /// Packed, and not as it says.
+    #[error(
+        "the answer is packed in another way than asked for (gzip, deflate), or does not unpack: look at its `content-encoding`, and at what is on the way"
+    )]
+    NotUnpacked,
     /// A login page, perhaps.
     #[error(
         "the answer is no JSON object: is this the URL of the token endpoint, or does a proxy or login page answer in its place?"

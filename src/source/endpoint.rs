@@ -2,6 +2,7 @@
 //!
 //! Errors name it without its query, and quote neither what was sent nor what came back.
 
+mod body;
 mod client;
 mod error;
 mod form;
@@ -14,6 +15,7 @@ pub(super) use error::Failed;
 pub(super) use form::form;
 pub(super) use settings::Settings;
 
+use body::Coding;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::Full;
@@ -60,6 +62,7 @@ impl Endpoint {
         let asked = SystemTime::now();
         let timed_out = |_| EndpointError::TimedOut { endpoint: self.name(), after: self.timeout };
         *request.uri_mut() = self.url.uri.clone();
+        request.headers_mut().entry(header::ACCEPT_ENCODING).or_insert(body::ACCEPTED);
 
         // A layer around the client may have to wait until it is ready.
         let response = timeout_at(deadline, self.client.clone().oneshot(request)).await.map_err(timed_out)?;
@@ -67,7 +70,8 @@ impl Endpoint {
         if head.status.is_redirection() {
             return Err(EndpointError::Redirected { endpoint: self.name(), status: head.status }.into());
         }
-        let body = timeout_at(deadline, client::read(body, self.name())).await.map_err(timed_out).and_then(|read| read);
+        let reading = body::read(body, Coding::of(&head.headers), self.name());
+        let body = timeout_at(deadline, reading).await.map_err(timed_out).and_then(|read| read);
         let date = date(&head.headers).map(|date| within(date, asked));
         if !head.status.is_success() {
             // The status says enough where the body of a refusal does not come.

@@ -44,7 +44,7 @@ use tower::Service;
 /// Redirects are not followed, and proxies named by the environment are not used.
 ///
 /// # The answer
-/// A JSON object. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
+/// A JSON object, packed by gzip or deflate perhaps. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
 /// [`token_at`](ExchangeBuilder::token_at) points at, or what [a header](ExchangeBuilder::token_from_header) holds. Its end is the first of these that makes sense,
 /// if no [other](ExchangeBuilder::lifetime_at) [place](ExchangeBuilder::expiry_at) was named:
 /// - `expires_in` (RFC 6749 section 5.1): seconds from when the endpoint was asked, as a number or in a string;
@@ -66,13 +66,13 @@ use tower::Service;
 /// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |
 /// | nothing: a [layer](ExchangeBuilder::layer) around the client failed | [`Layer`](EndpointError::Layer) | as the [`SourceError`](crate::SourceError) or [`TokenError`](crate::TokenError) in it says, else backoff |
-/// | over 1 MiB | [`TooLarge`](EndpointError::TooLarge) | backoff |
+/// | over 1 MiB, packed or unpacked | [`TooLarge`](EndpointError::TooLarge) | backoff |
 /// | 3xx | [`Redirected`](EndpointError::Redirected) | backoff |
 /// | 401, 403 | [`Refused`](EndpointError::Refused) | seldom: the credential needs repair |
 /// | any 4xx, or 200, with an `error` of RFC 6749 section 5.2: `invalid_grant`, `invalid_client`, ... | [`Refused`](EndpointError::Refused), [`Answer`](EndpointError::Answer) | seldom |
 /// | 403 with `Retry-After` (a rate limit), 408, 425, 429, 5xx | [`Status`](EndpointError::Status) | after `Retry-After`, seconds or date, and no sooner than the backoff |
 /// | any other status: 400, 404, 405, ... | [`Status`](EndpointError::Status) | the same: a deployment or proxy may be at fault, which heals by itself |
-/// | 2xx without a usable token: HTML, empty, an error object, another shape | [`Answer`](EndpointError::Answer) | backoff |
+/// | 2xx without a usable token: HTML, empty, an error object, another shape, packed in a way that was not asked for | [`Answer`](EndpointError::Answer) | backoff |
 ///
 /// # Cancel safety
 /// Dropping the future ends the exchange and its connection. The endpoint may have minted a token that nobody gets.

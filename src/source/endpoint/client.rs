@@ -1,6 +1,5 @@
-//! The HTTP client: a connection for each exchange, TLS by rustls with ring, answers of bounded size.
+//! The HTTP client: a connection for each exchange, TLS by rustls with ring.
 
-use super::EndpointError;
 use crate::{BoxError, ConfigError};
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -22,10 +21,6 @@ use tower::{
     timeout::{Timeout, error::Elapsed},
     util::BoxCloneSyncService,
 };
-use zeroize::Zeroizing;
-
-/// Tokens are of a few KiB.
-const LIMIT: usize = 1024 * 1024;
 
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<<HttpConnector as Service<Uri>>::Response>, BoxError>;
 
@@ -96,38 +91,5 @@ impl Roots {
             })?,
         };
         Ok(config.with_no_client_auth())
-    }
-}
-
-/// The whole body, in memory that wipes itself, since it may hold a token.
-pub(super) async fn read<B>(body: B, endpoint: Arc<str>) -> Result<Zeroizing<Vec<u8>>, EndpointError>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > LIMIT {
-        return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-    }
-    let mut whole = Zeroizing::new(Vec::with_capacity(announced));
-    let mut body = std::pin::pin!(body);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| EndpointError::Broken { endpoint: Arc::clone(&endpoint), error: error.into() })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if data.len() > LIMIT - whole.len() {
-            return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-        }
-        make_room(&mut whole, data.len());
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole)
-}
-
-/// Grows by a new buffer, so that the old one is wiped: `Vec` itself would leave it behind.
-fn make_room(buffer: &mut Zeroizing<Vec<u8>>, more: usize) {
-    if buffer.capacity() - buffer.len() < more {
-        let mut larger = Zeroizing::new(Vec::with_capacity((buffer.len() + more).max(buffer.capacity() * 2)));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
     }
 }
