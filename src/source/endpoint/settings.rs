@@ -3,7 +3,7 @@
 use super::{
     Endpoint, Url,
     client::{self, EndpointClient},
-    proxy::{Environment, Proxy, of_environment},
+    proxy::{Proxies, Proxy},
     roots::Roots,
 };
 use crate::{BoxError, ConfigError, scope::is_loopback};
@@ -106,10 +106,6 @@ impl Settings {
     }
 
     pub(in crate::source) fn build(self) -> Result<Endpoint, ConfigError> {
-        self.build_in(&|name| std::env::var_os(name))
-    }
-
-    fn build_in(self, environment: Environment<'_>) -> Result<Endpoint, ConfigError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
@@ -118,20 +114,18 @@ impl Settings {
         if !tls && !self.plaintext && !is_loopback(host) {
             return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
         }
-        let proxy = match &self.way {
-            // Nobody else reaches this machine by that name.
-            _ if is_loopback(host) => None,
-            Way::Straight => None,
-            Way::Environment => of_environment(&self.url.uri, environment)?,
-            Way::Proxy(url) => Some(Proxy::parse(url, &self.url.uri, "`proxy`")?),
+        let proxies = match &self.way {
+            Way::Straight => Proxies::none(),
+            Way::Environment => Proxies::of_environment(&|name| std::env::var_os(name)),
+            Way::Proxy(url) => Proxies::named(url),
         };
-        let tls = tls || proxy.as_ref().is_some_and(Proxy::speaks_tls);
+        let tls = tls || proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
             _ if !tls => Roots::Unused,
             Some(roots) => Roots::Only(roots),
             None => Roots::System,
         };
-        let client = client::client(roots.tls()?, proxy, self.connect_timeout);
+        let client = client::client(roots.tls()?, proxies, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint { url: self.url, client, timeout: self.timeout })
     }
