@@ -119,9 +119,9 @@ impl Settings {
             Way::Environment => Proxies::of_environment(&|name| std::env::var_os(name)),
             Way::Proxy(url) => Proxies::named(url),
         };
-        let tls = tls || proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
+        let to_proxy = proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
-            _ if !tls => Roots::Unused,
+            _ if !tls && !to_proxy => Roots::Unused,
             Some(roots) => Roots::Only(roots),
             None => Roots::System,
         };

@@ -253,6 +253,8 @@ mod tests {
         let long = mistake(Exchange::post(URL).connect_timeout(Duration::MAX));
         assert!(matches!(long, ConfigError::TooLong { setting: "connect_timeout", .. }));
         assert_eq!(mistake(Exchange::post(URL).token_at("data/token")), ConfigError::NotAPointer("data/token".into()));
+        let proxy = mistake(Exchange::post(URL).proxy("quic://s3cr3t"));
+        assert!(matches!(&proxy, ConfigError::IllegalProxy { place, .. } if place == "`proxy`"), "{proxy}");
         for pem in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let refused = mistake(Exchange::post(URL).root_certificates(pem));
             assert!(matches!(refused, ConfigError::RootCertificates { .. }), "{pem}");
@@ -264,7 +266,8 @@ mod tests {
         let builder = Exchange::post("http://localhost/token?key=s3cr3t")
             .header(HeaderName::from_static("x-api-key"), "s3cr3t")
             .basic("s3cr3t", "s3cr3t")
-            .json(r#"{"key":"s3cr3t"}"#);
+            .json(r#"{"key":"s3cr3t"}"#)
+            .proxy("http://s3cr3t:s3cr3t@proxy");
         assert!(builder.headers.iter().filter(|(_, value)| value.is_sensitive()).count() == 2);
         let first = format!("{builder:?}");
         let text = format!("{first} {:?}", builder.build().unwrap());
