@@ -20,6 +20,10 @@
 mod exchange;
 #[cfg(feature = "exchange")]
 pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
+#[cfg(feature = "file")]
+mod file;
+#[cfg(feature = "file")]
+pub use file::{TokenFile, TokenFileError};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
