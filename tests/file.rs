@@ -29,6 +29,7 @@ async fn a_token_that_is_replaced_is_sent_within_a_minute_however_it_is_replaced
             replace(&folder, token);
             clock.advance(MINUTE - SECOND);
             assert_eq!(send(&provider, &api).await, 200);
+            assert_eq!(*provider.subscribe().borrow(), TokenStatus::Fresh, "no look is due yet");
             assert_eq!(looked(&provider, &clock, SECOND).await, TokenStatus::Fresh);
             assert_eq!(send(&provider, &api).await, 200);
         }
@@ -62,6 +63,7 @@ async fn how_often_it_is_read_is_the_users_to_say() {
     folder.write("t2");
     clock.advance(10 * MINUTE - SECOND);
     assert_eq!(provider.token().await.unwrap().expose_secret(), "t1");
+    assert_eq!(*provider.subscribe().borrow(), TokenStatus::Fresh, "no look is due yet");
     looked(&provider, &clock, SECOND).await;
     assert_eq!(provider.token().await.unwrap().expose_secret(), "t2");
     assert_eq!(folder.reads(), 2);

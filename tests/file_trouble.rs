@@ -113,18 +113,28 @@ async fn what_is_no_token_file_is_an_error_that_names_the_path_and_quotes_nothin
 
 // Scenario 104.
 #[cfg(unix)]
-#[tokio::test]
-async fn a_pipe_a_socket_and_an_endless_device_are_never_read() {
-    use std::os::unix::{fs::symlink, net::UnixListener};
-    let pipe =
-        trouble(|path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success())).await;
-    assert!(matches!(file_error(&pipe), TokenFileError::NotAFile { kind: "a pipe", .. }), "{}", told(&pipe));
-    let socket = trouble(|path| drop(UnixListener::bind(path).unwrap())).await;
-    assert!(matches!(file_error(&socket), TokenFileError::NotAFile { kind: "a socket", .. }), "{}", told(&socket));
-    let device = trouble(|path| symlink("/dev/zero", path).unwrap()).await;
-    assert!(matches!(file_error(&device), TokenFileError::NotAFile { kind: "a device", .. }), "{}", told(&device));
-    let below = trouble(|path| symlink("/dev/zero/token", path).unwrap()).await;
+#[test]
+fn a_pipe_a_socket_and_an_endless_device_are_never_read() {
+    use std::{
+        os::unix::{fs::symlink, net::UnixListener},
+        process::Command,
+    };
+    // A runtime that does not wait for its threads: if one hung on the pipe, the test would fail and not hang.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let [pipe, socket, device, below, nowhere] = runtime.block_on(async {
+        [
+            trouble(|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())).await,
+            trouble(|path| drop(UnixListener::bind(path).unwrap())).await,
+            trouble(|path| symlink("/dev/zero", path).unwrap()).await,
+            trouble(|path| symlink("/dev/zero/token", path).unwrap()).await,
+            trouble(|path| symlink("gone", path).unwrap()).await,
+        ]
+    });
+    runtime.shutdown_background();
+    for (error, wanted) in [(pipe, "a pipe"), (socket, "a socket"), (device, "a device")] {
+        let found = file_error(&error);
+        assert!(matches!(found, TokenFileError::NotAFile { kind, .. } if *kind == wanted), "{wanted}: {found}");
+    }
     assert!(matches!(file_error(&below), TokenFileError::Read { .. }), "{}", told(&below));
-    let nowhere = trouble(|path| symlink("gone", path).unwrap()).await;
     assert!(matches!(file_error(&nowhere), TokenFileError::Missing { .. }), "{}", told(&nowhere));
 }

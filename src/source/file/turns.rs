@@ -34,7 +34,7 @@ impl Turns {
     #[cfg(test)]
     pub(super) async fn hold(&self) {
         let _turn = self.0.acquire().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -43,33 +43,39 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
     use std::{pin::pin, sync::mpsc, thread};
+    use tokio::runtime;
 
     // Scenario 104.
-    #[tokio::test]
-    async fn a_read_that_hangs_blocks_no_worker_and_no_second_is_begun_beside_it() {
-        let turns = Turns::default();
+    #[test]
+    fn a_read_that_hangs_blocks_no_worker_and_no_second_is_begun_beside_it() {
+        // One thread for the read that hangs, and one that does all else in turn.
+        let runtime = runtime::Builder::new_current_thread().max_blocking_threads(2).build().unwrap();
+        let (turns, worker) = (Turns::default(), thread::current().id());
         let (begun, begins) = mpsc::channel();
         let (free, freed) = mpsc::channel::<()>();
-        {
-            let begun = begun.clone();
-            let mut hung = pin!(turns.take(move || {
-                begun.send(thread::current().id()).unwrap();
-                freed.recv().unwrap();
-            }));
-            assert!(hung.as_mut().now_or_never().is_none());
-            // The only worker is here; so this would wait for ever if the read ran on it.
-            assert_ne!(begins.recv().unwrap(), thread::current().id());
-        }
-        let clone = turns.clone();
-        let mut next = pin!(clone.take(move || begun.send(thread::current().id()).unwrap()));
-        for _ in 0..64 {
-            assert!(next.as_mut().now_or_never().is_none(), "the first still hangs, though its caller is gone");
-            tokio::task::yield_now().await;
-        }
-        assert!(begins.try_recv().is_err());
-        free.send(()).unwrap();
-        next.await.unwrap();
-        assert!(begins.recv().is_ok());
+        let read = |turns: &Turns, freed: Option<mpsc::Receiver<()>>| {
+            let (turns, begun) = (turns.clone(), begun.clone());
+            async move {
+                let read = turns.take(move || {
+                    let thread = thread::current().id();
+                    begun.send(thread).unwrap();
+                    freed.filter(|_| thread != worker).map(|freed| freed.recv())
+                });
+                read.await.unwrap();
+            }
+        };
+        runtime.block_on(async {
+            assert!(pin!(read(&turns, Some(freed))).now_or_never().is_none(), "its caller is gone, and it hangs on");
+            assert_ne!(begins.recv().unwrap(), worker);
+            let mut next = pin!(read(&turns.clone(), None));
+            assert!(next.as_mut().now_or_never().is_none());
+            // What was begun before this is over after it.
+            spawn_blocking(|| ()).await.unwrap();
+            assert!(begins.try_recv().is_err(), "it waits for its turn");
+            free.send(()).unwrap();
+            next.await;
+            assert!(begins.try_recv().is_ok());
+        });
     }
 
     #[tokio::test]
