@@ -5,7 +5,7 @@ mod files;
 mod support;
 
 use files::{Folder, file_error};
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use std::{error::Error, sync::Arc};
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, builder, pass, settle};
 use tokio::{
@@ -235,6 +235,28 @@ async fn through_a_buffer_errors_are_what_they_were_and_a_fetch_given_up_leaves_
 /// A runtime whose time stands still unless all in it wait.
 fn paused() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+// Scenario 133.
+#[test]
+fn a_permit_comes_back_from_a_flight_that_was_frozen_and_is_lost() {
+    let (endpoint, clock) = (Endpoint::hourly(), ManualClock::new());
+    let permits = Arc::new(Semaphore::new(1));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+    let source = limit.layer(endpoint.source());
+    let provider = TokenProvider::builder().clock(clock.clone()).build(source).unwrap();
+    let taken = permits.try_acquire().unwrap();
+    let frozen = paused();
+    frozen.block_on(async {
+        assert!(provider.token().now_or_never().is_none());
+        settle().await;
+    });
+    drop(taken);
+    clock.advance(32 * SECOND);
+    paused().block_on(provider.token()).unwrap();
+    frozen.block_on(settle());
+    assert_eq!(endpoint.fetches(), 1, "the lost one asks no more");
+    assert_eq!(permits.available_permits(), 1);
 }
 
 // The page on sources says so.
