@@ -53,7 +53,9 @@ async fn main() -> Result<(), BoxError> {
     api.accept(&[3]);
     pod.sends_until(&api, 3).await?;
     let refused = api.lock().refused;
-    println!("it projected token 3, and the API refused token 2 at once, {refused} time(s): read and sent again");
+    println!(
+        "it projected token 3, and token 2 was revoked: {refused} refusal, a look at the file, and the request was sent again"
+    );
 
     kubelet.unmount()?;
     status(&provider, |status| matches!(status, TokenStatus::Failing { .. })).await?;
