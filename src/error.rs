@@ -221,13 +221,49 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// A method that no endpoint hands out tokens by.
+    #[error("no endpoint answers {method} with a token: use POST, GET or PUT")]
+    NoMethodForTokens {
+        /// As set.
+        method: http::Method,
+    },
+    /// A body where none can be.
+    #[error("a {method} carries no body: use POST, or leave `json` and `form` out")]
+    BodyNotAllowed {
+        /// As set.
+        method: http::Method,
+    },
     /// No certificates to check servers by.
     #[error("{problem}")]
     RootCertificates {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// A key that nothing can be signed with. Not quoted.
+    #[error("the signing key {problem}")]
+    SigningKey {
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A claim or header parameter that a signed JWT cannot have.
+    #[error("the JWT's `{name}` {problem}")]
+    IllegalClaim {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A duration too short to work.
+    #[error("{setting} is {value:?}, under {at_least:?}: is it in the right unit?")]
+    TooShort {
+        /// Its name.
+        setting: &'static str,
+        /// As set.
+        value: Duration,
+        /// The least that works.
+        at_least: Duration,
+    },
     /// What is no JSON pointer.
-    #[error("`{0}` is no JSON pointer (RFC 6901): write the way to the token, such as `/data/token`")]
+    #[error("`{0}` is no JSON pointer (RFC 6901): write the way to what is meant, such as `/data/token`")]
     NotAPointer(String),
 }

@@ -17,13 +17,26 @@
 //! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
 
 #[cfg(feature = "exchange")]
-mod exchange;
+mod answer;
 #[cfg(feature = "exchange")]
-pub use exchange::{AnswerError, Exchange, ExchangeBuilder, ExchangeError};
+mod endpoint;
+#[cfg(feature = "exchange")]
+mod exchange;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "signed-jwt")]
+mod signed;
+
+#[cfg(feature = "exchange")]
+pub use answer::AnswerError;
+#[cfg(feature = "exchange")]
+pub use endpoint::{EndpointClient, EndpointError};
+#[cfg(feature = "exchange")]
+pub use exchange::{Exchange, ExchangeBuilder};
 #[cfg(feature = "file")]
 pub use file::{TokenFile, TokenFileError};
+#[cfg(feature = "signed-jwt")]
+pub use signed::{SignError, SignedJwt, SigningKey};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};

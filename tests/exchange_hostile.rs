@@ -7,7 +7,7 @@ mod support;
 use server::{Server, Step, answer, exchange, exchange_error, is_permanent, ok, once, printed, provider};
 use std::time::Duration;
 use support::{MINUTE, SECOND};
-use tower_jwt_refresh::{TokenError, source::ExchangeError};
+use tower_jwt_refresh::{TokenError, source::EndpointError};
 
 const TINY: Duration = Duration::from_millis(50);
 
@@ -47,7 +47,7 @@ async fn a_redirect_is_not_followed_with_the_credential() {
         let location = format!("location: {}\r\n", target.url());
         let server = Server::new(move |_| answer(status, &location, "")).await;
         let error = once(exchange(&server)).await.unwrap_err();
-        assert!(matches!(exchange_error(&error), ExchangeError::Redirected { .. }), "{error:?}");
+        assert!(matches!(exchange_error(&error), EndpointError::Redirected { .. }), "{error:?}");
         assert!(exchange_error(&error).to_string().contains("the credential is not sent there"));
         assert!(!is_permanent(&error), "a login page of a proxy goes by itself");
     }
@@ -67,7 +67,7 @@ async fn a_torn_answer_is_asked_again_and_the_next_one_serves() {
     let (provider, clock) = provider(exchange(&server));
     for _ in 0..3 {
         let error = provider.token().await.unwrap_err();
-        assert!(matches!(exchange_error(&error), ExchangeError::Broken { .. }), "{error:?}");
+        assert!(matches!(exchange_error(&error), EndpointError::Broken { .. }), "{error:?}");
         assert!(!is_permanent(&error));
         clock.advance(MINUTE);
     }
@@ -85,7 +85,7 @@ async fn an_answer_of_ten_megabytes_is_given_up_at_one() {
     for steps in [ok(&whole), raw(&chunked), raw(&until_close), announced] {
         let server = Server::new(move |_| steps.clone()).await;
         let error = once(exchange(&server)).await.unwrap_err();
-        assert!(matches!(exchange_error(&error), ExchangeError::TooLarge { limit: 1_048_576, .. }), "{error:?}");
+        assert!(matches!(exchange_error(&error), EndpointError::TooLarge { limit: 1_048_576, .. }), "{error:?}");
     }
     let most = format!(r#"{{"jwt":"t","x":"{}"}}"#, "x".repeat((1 << 20) - 18));
     assert_eq!(most.len(), 1 << 20);
@@ -105,7 +105,7 @@ async fn an_endpoint_that_hangs_or_drips_is_given_up_by_name() {
     ] {
         let server = Server::new(move |_| steps.clone()).await;
         let error = once(exchange(&server).timeout(TINY)).await.unwrap_err();
-        assert!(matches!(exchange_error(&error), ExchangeError::TimedOut { after: TINY, .. }), "{error:?}");
+        assert!(matches!(exchange_error(&error), EndpointError::TimedOut { after: TINY, .. }), "{error:?}");
         assert!(printed(&error).contains(&server.url()), "{error:?}");
         assert!(!is_permanent(&error));
     }
@@ -124,7 +124,7 @@ async fn a_refusal_whose_body_never_comes_is_judged_by_its_status() {
 async fn a_refused_connection_is_transient_and_says_why() {
     let url = server::nobody().await;
     let error = once(tower_jwt_refresh::source::Exchange::post(&url)).await.unwrap_err();
-    assert!(matches!(exchange_error(&error), ExchangeError::Connect { .. }), "{error:?}");
+    assert!(matches!(exchange_error(&error), EndpointError::Connect { .. }), "{error:?}");
     assert!(!is_permanent(&error));
     let text = printed(&error);
     assert!(text.contains(&url) && text.contains("ConnectionRefused"), "{text}");

@@ -8,7 +8,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use server::{Server, exchange_error, is_permanent, ok, once, printed};
 use std::{sync::Arc, time::Duration};
 use tokio_rustls::TlsAcceptor;
-use tower_jwt_refresh::source::{Exchange, ExchangeBuilder, ExchangeError};
+use tower_jwt_refresh::source::{EndpointError, Exchange, ExchangeBuilder};
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -79,7 +79,7 @@ async fn a_server_that_does_not_prove_its_name_gets_nothing() {
     ] {
         let error = once(source).await.unwrap_err();
         let text = printed(&error);
-        assert!(matches!(exchange_error(&error), ExchangeError::Tls { .. }), "{text}");
+        assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{text}");
         assert!(text.contains("root_certificates") && text.contains(why), "{text}");
         assert!(!is_permanent(&error), "a renewed certificate heals it");
         assert!(server.asked().is_empty());
@@ -97,7 +97,7 @@ async fn a_server_without_tls_gets_nothing() {
         }
     });
     let error = once(exchange(&server)).await.unwrap_err();
-    assert!(matches!(exchange_error(&error), ExchangeError::Tls { .. }), "{error:?}");
+    assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{error:?}");
 }
 
 // The kernel connects, and then nobody answers the handshake.
@@ -105,7 +105,7 @@ async fn a_server_without_tls_gets_nothing() {
 async fn a_handshake_that_hangs_ends_at_the_connect_timeout() {
     let (server, _listener) = Server::listen().await;
     let error = once(exchange(&server).connect_timeout(Duration::from_millis(50))).await.unwrap_err();
-    assert!(matches!(exchange_error(&error), ExchangeError::Connect { .. }), "{error:?}");
+    assert!(matches!(exchange_error(&error), EndpointError::Connect { .. }), "{error:?}");
     assert!(printed(&error).contains("(name, TCP and TLS) within 50.0ms"), "{}", printed(&error));
     assert!(!is_permanent(&error));
 }

@@ -15,7 +15,7 @@ use tokio::{
 use tower_jwt_refresh::{
     Token, TokenError, TokenProvider,
     clock::ManualClock,
-    source::{Exchange, ExchangeBuilder, ExchangeError},
+    source::{EndpointError, Exchange, ExchangeBuilder},
 };
 
 /// What happens on a connection after the request was read; at the end it is closed.
@@ -60,6 +60,22 @@ impl Server {
         let asked = Arc::clone(&server.asked);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, &asked, &steps).await;
+            }
+        });
+        server
+    }
+
+    /// Answers each request as `judge` says, who reads it, head and body.
+    pub async fn judging(judge: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        let (server, listener) = Self::listen().await;
+        let asked = Arc::clone(&server.asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let steps = |count: usize| {
+                    let request = asked.lock().unwrap()[count].clone();
+                    judge(&request)
+                };
                 serve(stream, &asked, &steps).await;
             }
         });
@@ -161,7 +177,7 @@ pub async fn once(source: ExchangeBuilder) -> Result<Token, TokenError> {
     provider(source).0.token().await
 }
 
-pub fn exchange_error(error: &TokenError) -> &ExchangeError {
+pub fn exchange_error(error: &TokenError) -> &EndpointError {
     chain(error).find_map(|error| error.downcast_ref()).expect("an error of the exchange")
 }
 

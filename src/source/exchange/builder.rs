@@ -1,59 +1,48 @@
 //! Settings of an exchange, checked when it is built.
 
-use super::{
-    Endpoint, Exchange, Inner, answer,
-    client::{self, Roots},
+use super::{Exchange, Inner, Place};
+use crate::{
+    BoxError, ConfigError,
+    source::{
+        answer::{self, Ends},
+        endpoint::{EndpointClient, Settings, form},
+    },
 };
-use crate::{ConfigError, scope::is_loopback};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::Scheme};
-use rustls::RootCertStore;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use http_body_util::Full;
 use std::{fmt, sync::Arc, time::Duration};
+use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
-
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
 ///
 /// What was set wrong is told by [`build`](Self::build), the first mistake first.
 #[must_use = "a builder does nothing until it builds"]
 pub struct ExchangeBuilder {
-    endpoint: Endpoint,
+    method: Method,
+    endpoint: Settings,
     headers: HeaderMap,
-    body: Bytes,
-    timeout: Duration,
-    connect_timeout: Duration,
-    token_at: Option<String>,
-    plaintext: bool,
-    roots: Option<RootCertStore>,
-    mistake: Option<ConfigError>,
+    body: Option<Bytes>,
+    token: Place,
+    ends: Ends,
 }
 
 impl ExchangeBuilder {
-    pub(super) fn new(url: &str) -> Self {
-        let (endpoint, mistake) = match Endpoint::parse(url) {
-            Ok(endpoint) => (endpoint, None),
-            Err(mistake) => (Endpoint { uri: Uri::default(), name: "-".into() }, Some(mistake)),
-        };
+    pub(super) fn new(method: Method, url: &str) -> Self {
         let headers = HeaderMap::from_iter([
             (header::ACCEPT, HeaderValue::from_static("application/json")),
             (header::USER_AGENT, HeaderValue::from_static(AGENT)),
         ]);
-        Self {
-            endpoint,
-            headers,
-            body: Bytes::new(),
-            timeout: Duration::from_secs(20),
-            connect_timeout: Duration::from_secs(5),
-            token_at: None,
-            plaintext: false,
-            roots: None,
-            mistake,
+        let mut endpoint = Settings::new(url);
+        if matches!(method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
+            endpoint.wrong(ConfigError::NoMethodForTokens { method: method.clone() });
         }
+        Self { method, endpoint, headers, body: None, token: Place::Usual, ends: Ends::default() }
     }
 
     /// Sends the credential in this header, as it is: `x-api-key`, for example. Each header is sent once, with what was set last.
@@ -92,53 +81,157 @@ impl ExchangeBuilder {
     }
 
     /// Sends this JSON as the body, with `content-type: application/json`, and keeps it secret. Without it the body is empty.
-    pub fn json(mut self, body: impl Into<String>) -> Self {
+    pub fn json(self, body: impl Into<String>) -> Self {
         let body = Zeroizing::new(body.into().into_bytes());
         if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
             let problem = "is no valid JSON: does a value in it need escaping?";
             return self.wrong(ConfigError::IllegalCredential { place: "the body".into(), problem });
         }
-        self.body = Bytes::from_owner(body);
-        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.content("application/json", body)
+    }
+
+    /// Sends these pairs as the body of a form, with `content-type: application/x-www-form-urlencoded`, and keeps them secret.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # let key = "secret";
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("http://localhost/identity/token")
+    ///     .form([("grant_type", "urn:ibm:params:oauth:grant-type:apikey"), ("apikey", key)])
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn form<K: AsRef<str>, V: AsRef<str>>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        self.content("application/x-www-form-urlencoded", form(&pairs))
+    }
+
+    /// Puts a tower layer around the exchange's own HTTP client: for an endpoint that wants a token itself, a signature, a log. Called again, the layer goes *inside* of those
+    /// before it, as in a [`ServiceBuilder`](tower::ServiceBuilder).
+    ///
+    /// An endpoint that wants a short-lived token of another kind gets it from a provider of its own. A GitHub App does it so: a JWT that it
+    /// signed is shown for the token of an installation.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn signed_jwt() -> String { "e30.e30.c2ln".into() }
+    /// use tower_jwt_refresh::{BoxError, JwtRefreshLayer, Token, TokenProvider, TokenRequest, source::Exchange};
+    ///
+    /// let app = TokenProvider::new(tower::service_fn(|_: TokenRequest| async { Ok::<_, BoxError>(Token::from_jwt(signed_jwt())?) }));
+    /// let installation = Exchange::post("https://api.github.com/app/installations/42/access_tokens")
+    ///     .layer(JwtRefreshLayer::new(app))
+    ///     .build()?;
+    /// let provider = TokenProvider::new(installation);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A credential that must be a new one for every exchange, such as an assertion with a `jti` (RFC 7523 section 3), is put on by a layer that makes it, here
+    /// [`MapRequestLayer`](tower::util::MapRequestLayer):
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # fn assertion() -> http::HeaderValue { http::HeaderValue::from_static("e30.e30.c2ln") }
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use tower::util::MapRequestLayer;
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("http://localhost/token")
+    ///     .layer(MapRequestLayer::new(|mut request: http::Request<Full<Bytes>>| {
+    ///         let mut assertion = assertion();
+    ///         assertion.set_sensitive(true);
+    ///         request.headers_mut().insert("x-assertion", assertion);
+    ///         request
+    ///     }))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - [`timeout`](Self::timeout) covers what a layer waits for; what it fails with is [`EndpointError::Layer`](crate::source::EndpointError::Layer).
+    ///   Where that is a [`TokenError`](crate::TokenError) that needs somebody to act, so does this source's.
+    /// - A header that was set here is there already: a [`JwtRefreshLayer`](crate::JwtRefreshLayer) leaves a request alone that has its header.
+    /// - The provider that this source feeds is no help for it: [`TokenError::Recursive`](crate::TokenError::Recursive).
+    /// - A layer sees the credential and the answer, tokens and all. Answers are unpacked after it.
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<EndpointClient> + Send + 'static,
+        L::Service: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.endpoint.layer(layer);
         self
     }
 
     /// An exchange that has not ended by then has failed, connecting included. Default 20 s: below the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout) of 30 s, so that the error names the endpoint.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }.limited("timeout", timeout)
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint.timeout(timeout);
+        self
     }
 
     /// A connection that is not there by then, with the name's lookup and the TLS handshake, has failed. Default 5 s, which is two lost packets and
     /// their repetition.
-    pub fn connect_timeout(self, timeout: Duration) -> Self {
-        Self { connect_timeout: timeout, ..self }.limited("connect_timeout", timeout)
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint.connect_timeout(timeout);
+        self
     }
 
     /// Where the token is in the answer, as a JSON pointer (RFC 6901): `/data/token`; `""` for an answer that is nothing but a JSON string. The
     /// lifetime is then looked for beside the token first, then at the top.
-    pub fn token_at(mut self, pointer: impl Into<String>) -> Self {
-        let pointer = pointer.into();
-        if !answer::is_pointer(&pointer) {
-            return self.wrong(ConfigError::NotAPointer(pointer));
-        }
-        self.token_at = Some(pointer);
-        self
+    pub fn token_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.token = Place::At(pointer))
+    }
+
+    /// The token is in this header of the answer, as it is or after `Bearer`, and not in its body, which may then be empty or no JSON. Of this and
+    /// [`token_at`](Self::token_at) the last one counts.
+    ///
+    /// OpenStack's Keystone does it so:
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # let login = "{}";
+    /// use http::HeaderName;
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("https://keystone.example.com/v3/auth/tokens")
+    ///     .json(login)
+    ///     .token_from_header(HeaderName::from_static("x-subject-token"))
+    ///     .expiry_at("/token/expires_at")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn token_from_header(self, name: HeaderName) -> Self {
+        Self { token: Place::Header(name), ..self }
+    }
+
+    /// Where the token's lifetime is in the answer, as a JSON pointer to seconds: in place of `expires_in` and `expires_at`, which are then not
+    /// looked for.
+    pub fn lifetime_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.ends.lifetime = Some(pointer))
+    }
+
+    /// Where the moment of the token's end is in the answer, as a JSON pointer to seconds or milliseconds since 1970, or RFC 3339: in place of `expires_in`
+    /// and `expires_at`, which are then not looked for. With [`lifetime_at`](Self::lifetime_at) as well that one goes first.
+    pub fn expiry_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.ends.expiry = Some(pointer))
     }
 
     /// Sends the credential to another machine without TLS. Everybody on the way can read it, and the token: only for networks where
     /// something else encrypts.
-    pub fn allow_plaintext(self) -> Self {
-        Self { plaintext: true, ..self }
+    pub fn allow_plaintext(mut self) -> Self {
+        self.endpoint.allow_plaintext();
+        self
     }
 
     /// Trusts the authorities in this PEM *instead of* the system's: for a private CA, or a container that has none. Called again it adds to
     /// them.
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
-        match Roots::only(pem.as_ref()) {
-            Ok(more) => self.roots.get_or_insert_with(RootCertStore::empty).roots.extend(more.roots),
-            Err(mistake) => return self.wrong(mistake),
-        }
+        self.endpoint.root_certificates(pem.as_ref());
         self
     }
 
@@ -148,28 +241,23 @@ impl ExchangeBuilder {
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that
     /// cannot work.
     pub fn build(mut self) -> Result<Exchange, ConfigError> {
-        if let Some(mistake) = self.mistake {
-            return Err(mistake);
+        if matches!(self.method, Method::GET | Method::HEAD) {
+            // RFC 9110 section 9.3.1: content has no meaning there.
+            if self.body.is_some() {
+                self.endpoint.wrong(ConfigError::BodyNotAllowed { method: self.method.clone() });
+            }
+        } else {
+            // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
+            let length = self.body.as_ref().map_or(0, Bytes::len);
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let tls = self.endpoint.uri.scheme() == Some(&Scheme::HTTPS);
-        let host = self.endpoint.uri.host().unwrap_or_default();
-        if !tls && !self.plaintext && !is_loopback(host) {
-            return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
-        }
-        let roots = match self.roots {
-            _ if !tls => Roots::Unused,
-            Some(roots) => Roots::Only(roots),
-            None => Roots::System,
-        };
-        // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
-        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         Ok(Exchange(Arc::new(Inner {
-            client: client::client(roots, self.connect_timeout)?,
-            endpoint: self.endpoint,
+            endpoint: self.endpoint.build()?,
+            method: self.method,
             headers: self.headers,
-            body: self.body,
-            timeout: self.timeout,
-            token_at: self.token_at,
+            body: self.body.unwrap_or_default(),
+            token: self.token,
+            ends: self.ends,
         })))
     }
 
@@ -199,50 +287,29 @@ impl ExchangeBuilder {
         self
     }
 
-    fn limited(self, setting: &'static str, value: Duration) -> Self {
-        if value.is_zero() {
-            self.wrong(ConfigError::Zero { setting, consequence: "every exchange would fail at once" })
-        } else if value > LONGEST {
-            self.wrong(ConfigError::TooLong { setting, value })
-        } else {
-            self
+    fn pointer(mut self, pointer: String, set: impl FnOnce(&mut Self, String)) -> Self {
+        if !answer::is_pointer(&pointer) {
+            return self.wrong(ConfigError::NotAPointer(pointer));
         }
+        set(&mut self, pointer);
+        self
+    }
+
+    fn content(mut self, kind: &'static str, body: Zeroizing<Vec<u8>>) -> Self {
+        self.body = Some(Bytes::from_owner(body));
+        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        self
     }
 
     fn wrong(mut self, mistake: ConfigError) -> Self {
-        self.mistake.get_or_insert(mistake);
+        self.endpoint.wrong(mistake);
         self
-    }
-}
-
-impl Endpoint {
-    fn parse(url: &str) -> Result<Self, ConfigError> {
-        let refuse = |problem| Err(ConfigError::IllegalEndpoint { problem });
-        let parsed = url.parse::<Uri>().ok();
-        let Some((uri, scheme, authority)) = parsed
-            .as_ref()
-            .and_then(|uri| Some((uri, uri.scheme()?, uri.authority()?)))
-            .filter(|(_, scheme, _)| [Scheme::HTTP, Scheme::HTTPS].contains(scheme))
-            .filter(|(_, _, authority)| !authority.host().is_empty())
-        else {
-            return refuse("is no absolute http or https URL, such as `https://api.example.com/token`");
-        };
-        if authority.as_str().contains('@') {
-            return refuse("has a user name in its URL: give it to `basic`, where it is kept secret");
-        }
-        let name = format!("{scheme}://{authority}{}", uri.path()).into();
-        Ok(Self { uri: uri.clone(), name })
     }
 }
 
 impl fmt::Debug for ExchangeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExchangeBuilder")
-            .field("endpoint", &self.endpoint.name)
-            .field("timeout", &self.timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("mistake", &self.mistake)
-            .finish_non_exhaustive()
+        f.debug_struct("ExchangeBuilder").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -291,6 +358,19 @@ mod tests {
         illegal(Exchange::post(URL).basic("user:x", "s3cr3t"));
         illegal(Exchange::post(URL).basic("user", "s3cr3t\n"));
         illegal(Exchange::post(URL).json(r#"{"key":"s3cr3t" "#));
+    }
+
+    #[test]
+    fn a_method_that_cannot_work_is_refused() {
+        for method in [Method::CONNECT, Method::OPTIONS, Method::TRACE] {
+            let refused = mistake(Exchange::request(method.clone(), URL));
+            assert_eq!(refused, ConfigError::NoMethodForTokens { method });
+        }
+        for method in [Method::GET, Method::HEAD] {
+            let refused = ConfigError::BodyNotAllowed { method: method.clone() };
+            assert_eq!(mistake(Exchange::request(method.clone(), URL).json("{}")), refused);
+            assert_eq!(mistake(Exchange::request(method, URL).form([("key", "s3cr3t")])), refused);
+        }
     }
 
     #[test]

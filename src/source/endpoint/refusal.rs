@@ -1,26 +1,12 @@
 //! What a status that is no success means.
 
-use super::{
-    ExchangeError,
-    answer::{self, Object},
-    error::Failed,
-};
+use super::{EndpointError, error::Failed};
+use crate::source::answer;
 use http::{HeaderMap, StatusCode, header};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-
-/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
-/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
-const FINAL: [&str; 6] = [
-    "invalid_request",
-    "invalid_client",
-    "invalid_grant",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-];
 
 pub(super) fn judge(
     endpoint: Arc<str>,
@@ -36,18 +22,11 @@ pub(super) fn judge(
         403 => retry_after.is_some(),
         _ => !status.is_client_error(),
     };
-    let code = answer::object(body).ok().and_then(|object| final_code(&object));
+    let code = answer::object(body).ok().and_then(|object| answer::final_code(&object));
     if !later && (code.is_some() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) {
-        return ExchangeError::Refused { endpoint, status, code }.into();
+        return EndpointError::Refused { endpoint, status, code }.into();
     }
-    Failed { error: ExchangeError::Status { endpoint, status }, retry_after }
-}
-
-/// The object's `error`, if it is one that will not change; ours, not the endpoint's text.
-pub(super) fn final_code(object: &Object<'_>) -> Option<&'static str> {
-    let error = object.get("error").ok()??;
-    let error: String = serde_json::from_str(error.get()).ok()?;
-    FINAL.into_iter().find(|code| *code == error)
+    Failed { error: EndpointError::Status { endpoint, status }, retry_after }
 }
 
 /// RFC 9110 section 10.2.3: seconds, or a date of the server's clock.
@@ -63,7 +42,7 @@ fn retry_after(headers: &HeaderMap, date: Option<SystemTime>) -> Option<Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SourceError;
+    use crate::{SourceError, source::answer::FINAL};
 
     fn judged(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> SourceError {
         let headers: HeaderMap = headers

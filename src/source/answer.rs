@@ -3,7 +3,12 @@
 //! Members are looked at as raw JSON, borrowed from the answer: nothing is copied that would have to be wiped, a number that no `f64` holds makes
 //! nothing unreadable, and of two members with one name none is taken.
 
-use super::{lifetime, refusal};
+mod header;
+mod lifetime;
+
+pub(super) use header::token_in_header;
+pub(super) use lifetime::Ends;
+
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -12,6 +17,17 @@ use zeroize::Zeroizing;
 
 /// Where tokens are, the first that is there.
 const NAMES: [&str; 4] = ["jwt", "access_token", "token", "id_token"];
+
+/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
+/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
+pub(super) const FINAL: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
 
 /// What is wrong with an answer that should hold a token. Never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,15 +54,13 @@ pub enum AnswerError {
         code: Option<&'static str>,
     },
     /// There is none where it was looked for.
-    #[error("the answer has no token at {place}: name its place with `ExchangeBuilder::token_at`")]
+    #[error("the answer has no token at {place}: name its place with `token_at` or `token_from_header`")]
     NoToken {
         /// Where.
         place: String,
     },
     /// There is something else where it was looked for.
-    #[error(
-        "the answer has something else than a string at {place}: name the token's place with `ExchangeBuilder::token_at`"
-    )]
+    #[error("the answer has something else than a string at {place}: name the token's place with `token_at`")]
     NotAString {
         /// Where.
         place: String,
@@ -57,7 +71,12 @@ pub enum AnswerError {
 }
 
 /// The token in an answer that the server wrote at `date`, if it says when.
-pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>) -> Result<Token, AnswerError> {
+pub(super) fn token(
+    body: &[u8],
+    pointer: Option<&str>,
+    ends: &Ends,
+    date: Option<SystemTime>,
+) -> Result<Token, AnswerError> {
     if body.trim_ascii().is_empty() {
         return Err(AnswerError::Empty);
     }
@@ -92,15 +111,18 @@ pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>
             });
         }
     };
-    let token = match Token::from_jwt(text.as_str()) {
-        Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => {
-            Token::opaque(text.as_str())
-        }
+    let token = of_text(&text)?;
+    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()], whole, ends)?;
+    Ok(said.put_on(token, date))
+}
+
+/// A JWT, or what is none.
+fn of_text(text: &str) -> Result<Token, AnswerError> {
+    let token = match Token::from_jwt(text) {
+        Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => Token::opaque(text),
         result => result,
     };
-    let token = token.map_err(AnswerError::IllegalToken)?;
-    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()])?;
-    Ok(said.put_on(token, date))
+    token.map_err(AnswerError::IllegalToken)
 }
 
 pub(super) fn object(body: &[u8]) -> Result<Object<'_>, AnswerError> {
@@ -112,7 +134,14 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, AnswerError> {
 fn error(top: &Object<'_>) -> Option<Option<&'static str>> {
     let error = top.get("error").ok()??;
     let none = matches!(error.get(), "false" | "0" | "\"\"" | "{}" | "[]");
-    (!none).then(|| refusal::final_code(top))
+    (!none).then(|| final_code(top))
+}
+
+/// The object's `error`, if it is one that will not change; ours, not the endpoint's text.
+pub(super) fn final_code(object: &Object<'_>) -> Option<&'static str> {
+    let error = object.get("error").ok()??;
+    let error: String = serde_json::from_str(error.get()).ok()?;
+    FINAL.into_iter().find(|code| *code == error)
 }
 
 fn string(raw: &RawValue) -> Option<Zeroizing<String>> {
@@ -189,11 +218,11 @@ mod tests {
     const JWT: &str = "e30.eyJleHAiOjE5MDAwMDAwMDB9.c2ln";
 
     fn read(body: &str) -> Result<String, AnswerError> {
-        token(body.as_bytes(), None, None).map(|token| token.expose_secret().to_owned())
+        token(body.as_bytes(), None, &Ends::default(), None).map(|token| token.expose_secret().to_owned())
     }
 
     fn at(pointer: &str, body: &str) -> Result<String, AnswerError> {
-        token(body.as_bytes(), Some(pointer), None).map(|token| token.expose_secret().to_owned())
+        token(body.as_bytes(), Some(pointer), &Ends::default(), None).map(|token| token.expose_secret().to_owned())
     }
 
     #[test]
@@ -229,7 +258,7 @@ mod tests {
 
     #[test]
     fn with_a_pointer_the_lifetime_beside_the_token_goes_before_the_one_at_the_top() {
-        let expiry = |body: &str| token(body.as_bytes(), Some("/data/token"), None).unwrap().expiry;
+        let expiry = |body: &str| token(body.as_bytes(), Some("/data/token"), &Ends::default(), None).unwrap().expiry;
         let seconds = |seconds| crate::token::Expiry::In(std::time::Duration::from_secs(seconds));
         assert_eq!(expiry(r#"{"expires_in":9,"data":{"token":"t","expires_in":5}}"#), seconds(5));
         assert_eq!(expiry(r#"{"expires_in":9,"data":{"token":"t","expires_in":null}}"#), seconds(9));
@@ -237,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_jwt_says_when_it_ends_and_another_token_is_opaque() {
-        let expires = |body: &str| token(body.as_bytes(), None, None).unwrap().expires_at();
+        let expires = |body: &str| token(body.as_bytes(), None, &Ends::default(), None).unwrap().expires_at();
         assert!(expires(&format!(r#"{{"jwt":"{JWT}"}}"#)).is_some());
         for opaque in ["opaque", "a.b.c", "e30.e30.e30.e30.e30", "e30.W10.c2ln"] {
             assert_eq!(expires(&format!(r#"{{"jwt":"{opaque}"}}"#)), None, "{opaque}");
@@ -261,7 +290,7 @@ mod tests {
             (r#"{"error":false}"#, "no token at `jwt`"),
             (r#"{"error":0,"jwt":null}"#, "no token at `jwt`"),
             (r#"{"jwt":null}"#, "no token at `jwt`"),
-            (r#"{"JWT":"s3cr3t"}"#, "`ExchangeBuilder::token_at`"),
+            (r#"{"JWT":"s3cr3t"}"#, "`token_at`"),
             (r#"{"jwt":7}"#, "something else than a string"),
             (r#"{"jwt":{"token":"s3cr3t"},"token":"s3cr3t"}"#, "something else than a string"),
             (&deep, "something else than a string"),

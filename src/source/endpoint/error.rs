@@ -1,18 +1,20 @@
-//! Why an exchange brought no token, and whether asking again can help.
+//! Why an endpoint gave no token, and whether asking again can help.
 
-use super::AnswerError;
-use crate::{BoxError, SourceError, source::chain};
+use crate::{
+    BoxError, SourceError, TokenError,
+    source::{AnswerError, chain},
+};
 use http::StatusCode;
 use hyper_util::client::legacy;
 use std::{error::Error, sync::Arc, time::Duration};
 
-/// Why an [`Exchange`](super::Exchange) brought no token.
+/// Why an endpoint gave no token.
 ///
 /// `endpoint` is the URL without its query. Nothing here or in the `source` chain quotes the credential, a token, or what the endpoint
 /// wrote; of OAuth's error codes, those that RFC 6749 section 5.2 names are told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ExchangeError {
+pub enum EndpointError {
     /// No connection.
     #[error("no connection to {endpoint}: check its name and port, and the network")]
     Connect {
@@ -23,9 +25,7 @@ pub enum ExchangeError {
         error: BoxError,
     },
     /// The server does not prove who it is, or speaks no TLS. Nothing was sent.
-    #[error(
-        "no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `ExchangeBuilder::root_certificates`"
-    )]
+    #[error("no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `root_certificates`")]
     Tls {
         /// Where to.
         endpoint: Arc<str>,
@@ -42,8 +42,17 @@ pub enum ExchangeError {
         #[source]
         error: BoxError,
     },
+    /// A [layer](crate::source::ExchangeBuilder::layer) around the client failed: the provider of the source's own token, perhaps.
+    #[error("a layer around the client of {endpoint} failed, or let nothing through: see its error")]
+    Layer {
+        /// Where the request was to go.
+        endpoint: Arc<str>,
+        /// The layer's error.
+        #[source]
+        error: BoxError,
+    },
     /// No whole answer in time.
-    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `ExchangeBuilder::timeout`")]
+    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `timeout`")]
     TimedOut {
         /// Who.
         endpoint: Arc<str>,
@@ -109,44 +118,74 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-impl ExchangeError {
-    pub(super) fn of_client(endpoint: Arc<str>, error: legacy::Error) -> Self {
-        if chain(&error).any(<dyn Error>::is::<rustls::Error>) {
-            Self::Tls { endpoint, error: error.into() }
-        } else if error.is_connect() {
-            Self::Connect { endpoint, error: error.into() }
+impl EndpointError {
+    pub(super) fn of_client(endpoint: Arc<str>, error: BoxError) -> Self {
+        // What is behind a token that a layer wanted is the failure of another endpoint's client.
+        let own = chain(&*error).take_while(|error| !error.is::<TokenError>());
+        let Some(client) = own.filter_map(|error| error.downcast_ref::<legacy::Error>()).next() else {
+            return Self::Layer { endpoint, error };
+        };
+        if chain(client).any(<dyn Error>::is::<rustls::Error>) {
+            Self::Tls { endpoint, error }
+        } else if client.is_connect() {
+            Self::Connect { endpoint, error }
         } else {
-            Self::Broken { endpoint, error: error.into() }
+            Self::Broken { endpoint, error }
         }
     }
 
-    /// Asking again cannot help: it is the credential, or the request as such.
-    fn is_permanent(&self) -> bool {
+    /// Can asking again help, or is it the credential, or the request as such?
+    fn outlook(&self) -> Outlook {
         match self {
-            Self::Refused { .. } => true,
-            Self::Answer { error, .. } => matches!(error, AnswerError::Refused { code: Some(_) }),
-            _ => false,
+            Self::Refused { .. } | Self::Answer { error: AnswerError::Refused { code: Some(_) }, .. } => {
+                Outlook::Permanent
+            }
+            Self::Layer { error, .. } => Outlook::of_layer(&**error),
+            _ => Outlook::Transient(None),
+        }
+    }
+}
+
+enum Outlook {
+    Transient(Option<Duration>),
+    Permanent,
+}
+
+impl Outlook {
+    /// Whoever needs a token of its own fares as its provider does: where somebody must act for that one, asking here cannot help, and where
+    /// that one asks again at a certain time, asking here before can only fail.
+    fn of_layer(error: &(dyn Error + 'static)) -> Self {
+        match chain(error).find_map(|error| error.downcast_ref::<TokenError>()) {
+            Some(TokenError::NeedsCredential { .. } | TokenError::SignedOut | TokenError::ShutDown) => Self::Permanent,
+            Some(TokenError::Unavailable { retry_in, .. }) => Self::Transient(Some(*retry_in)),
+            Some(_) => Self::Transient(None),
+            None => match SourceError::find(error) {
+                Some(said) if said.is_permanent() => Self::Permanent,
+                said => Self::Transient(said.and_then(SourceError::wait)),
+            },
         }
     }
 }
 
 /// An error, and what the endpoint says of when to ask again.
-pub(super) struct Failed {
-    pub(super) error: ExchangeError,
-    pub(super) retry_after: Option<Duration>,
+pub(in crate::source) struct Failed {
+    pub(in crate::source) error: EndpointError,
+    pub(in crate::source) retry_after: Option<Duration>,
 }
 
-impl From<ExchangeError> for Failed {
-    fn from(error: ExchangeError) -> Self {
+impl From<EndpointError> for Failed {
+    fn from(error: EndpointError) -> Self {
         Self { error, retry_after: None }
     }
 }
 
 impl Failed {
-    pub(super) fn into_source_error(self) -> SourceError {
-        let permanent = self.error.is_permanent();
-        let error = if permanent { SourceError::permanent(self.error) } else { SourceError::transient(self.error) };
-        match self.retry_after {
+    pub(in crate::source) fn into_source_error(self) -> SourceError {
+        let (error, wait) = match self.error.outlook() {
+            Outlook::Permanent => (SourceError::permanent(self.error), None),
+            Outlook::Transient(wait) => (SourceError::transient(self.error), wait),
+        };
+        match self.retry_after.or(wait) {
             Some(wait) => error.retry_after(wait),
             None => error,
         }
