@@ -18,7 +18,7 @@ async fn send(provider: &TokenProvider, api: &Api) -> StatusCode {
 // Scenario 64; kube-rs/kube#572 and #224, pomerium/pomerium#2722, jgroups-extras/jgroups-kubernetes#239, gardener/dashboard#1331.
 #[tokio::test]
 async fn a_token_that_is_replaced_is_sent_within_a_minute_however_it_is_replaced() {
-    let ways: [fn(&Folder, &str); _] = [Folder::rename, Folder::swap, |folder, token| folder.write(token)];
+    let ways: [fn(&Folder, &str); 3] = [Folder::rename, Folder::swap, |folder, token| folder.write(token)];
     for replace in ways {
         let (folder, api) = (Folder::new(), Api::new());
         let (provider, clock) = folder.provider();

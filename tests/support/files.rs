@@ -73,6 +73,11 @@ impl Folder {
         }
     }
 
+    #[cfg(not(unix))]
+    pub fn swap(&self, content: &str) {
+        self.rename(content);
+    }
+
     pub fn remove(&self) {
         fs::remove_file(self.path()).unwrap();
     }
