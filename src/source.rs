@@ -150,7 +150,9 @@ impl SourceError {
         chain(error).find_map(|error| error.downcast_ref())
     }
 
-    pub(crate) fn is_permanent(&self) -> bool {
+    /// Is asking again of no use until somebody repairs the credential? A retry around a source asks this.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
         self.permanent
     }
 
