@@ -22,6 +22,8 @@ mod answer;
 mod endpoint;
 #[cfg(feature = "exchange")]
 mod exchange;
+#[cfg(feature = "file")]
+mod file;
 #[cfg(feature = "signed-jwt")]
 mod signed;
 
@@ -31,6 +33,8 @@ pub use answer::AnswerError;
 pub use endpoint::{EndpointClient, EndpointError};
 #[cfg(feature = "exchange")]
 pub use exchange::{Exchange, ExchangeBuilder};
+#[cfg(feature = "file")]
+pub use file::{TokenFile, TokenFileError};
 #[cfg(feature = "signed-jwt")]
 pub use signed::{SignError, SignedJwt, SigningKey};
 
@@ -146,7 +150,9 @@ impl SourceError {
         chain(error).find_map(|error| error.downcast_ref())
     }
 
-    pub(crate) fn is_permanent(&self) -> bool {
+    /// Is asking again of no use until somebody repairs the credential? A retry around a source asks this.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
         self.permanent
     }
 
