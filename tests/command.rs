@@ -7,7 +7,7 @@ mod support;
 
 use futures_util::future::join_all;
 use http::header::WWW_AUTHENTICATE;
-use script::{Script, command_error, once, printed, provider, secret, unix};
+use script::{Script, command_error, once, printed, provider, secret, unix, until};
 use std::time::Duration;
 use support::{Api, HOUR, MINUTE, SECOND, answer, get};
 use tower::{Layer, ServiceExt};
@@ -122,9 +122,7 @@ async fn a_token_without_an_end_is_asked_for_again_when_the_hint_says_so() {
     clock.advance(11 * MINUTE);
     // The one that is held is sent, and a run begins beside it.
     assert_eq!(provider.token().await.unwrap().expose_secret(), "t1");
-    while provider.current().unwrap().expose_secret() == "t1" {
-        tokio::task::yield_now().await;
-    }
+    until(|| provider.current().unwrap().expose_secret() == "t2").await;
     assert_eq!(script.runs(), 2);
 }
 
@@ -168,9 +166,7 @@ async fn a_timer_fires_while_the_program_blocks() {
     let gate = script.pipe("gate");
     let (provider, _) = provider(script.command());
     let token = tokio::spawn(async move { provider.token().await });
-    while script.runs() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| script.runs() == 1).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!token.is_finished());
     tokio::task::spawn_blocking(|| std::fs::write(gate, "t\n")).await.unwrap().unwrap();

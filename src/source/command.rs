@@ -47,10 +47,10 @@ use zeroize::Zeroizing;
 /// What a server wrote into its [challenge](TokenRequest::challenge) never reaches it: that is text of strangers.
 ///
 /// On Unix it leads a process group of its own. When its [time](TokenCommandBuilder::timeout) is over, when it prints more than 1 MiB, and when
-/// the future is dropped, because the provider gives up or its runtime goes down, the whole group is killed, and waited for. What
-/// a program leaves running when it *ends by itself* is left alone, and not waited for, even if it holds the pipes open: tools start
-/// agents on purpose. On other systems the program itself is killed, and what it started is not. If this process itself is killed, nobody is left to
-/// do any of this.
+/// the future is dropped, because the provider gives up or its runtime goes down, the whole group is killed, and the program is waited for, so that
+/// nothing of it is left; only what left the group by itself, a daemon, goes on. What a program leaves running when it *ends by itself* is left
+/// alone, and not waited for, even if it holds the pipes open: tools start agents on purpose. On other systems the program itself is killed, and what
+/// it started is not. If this process itself is killed, nobody is left to do any of this.
 ///
 /// # What it prints
 /// On stdout, with exit code 0, one of these. Which it is shows in its first character.

@@ -58,6 +58,15 @@ impl Script {
     }
 }
 
+/// Lets everything go on until this is so.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < BOUND, "it never became so");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// A provider with clocks that stand still: time passes when the test says so.
 pub fn provider(command: TokenCommandBuilder) -> (TokenProvider, ManualClock) {
     let clock = ManualClock::new();
@@ -94,8 +103,8 @@ pub fn printed(error: &(dyn Error + 'static)) -> String {
 /// Begins a script: it holds a pipe open, and so does another process that it starts and that never ends by itself.
 pub const FAMILY: &str = "exec 3>\"$DIR/held\"; sleep 1000 & echo $$ >&3;";
 
-/// Far more than any machine needs to end a killed process: a test must end, too.
-const BOUND: Duration = Duration::from_secs(60);
+/// Far more than any machine needs to start or end a process: a test must end, too.
+const BOUND: Duration = Duration::from_secs(20);
 
 /// Who holds the pipe `held` of a script.
 pub struct Family(JoinHandle<(BufReader<File>, u32)>);

@@ -58,8 +58,9 @@ impl TokenCommandBuilder {
         args.into_iter().fold(self, Self::arg)
     }
 
-    /// One more environment variable, beside those of this process. The value is kept in memory that is wiped, is never printed, and is cut out of
-    /// what the program writes to its stderr, if it is long or its name is that of a secret.
+    /// One more environment variable, beside those of this process. The value is kept in memory that is wiped (the copy that the
+    /// system makes for the program is not), is never printed, and is cut out of what the program writes to its stderr, if it is long or its name
+    /// is that of a secret.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), Zeroizing::new(value.into()));
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -107,8 +107,7 @@ fn read<P: AsyncRead + Unpin>(
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // No id: it was waited for.
-        if let Some(child) = self.child.take().filter(|child| child.id().is_some()) {
+        if let Some(child) = self.child.take() {
             kill(child);
         }
     }
@@ -120,6 +119,7 @@ fn kill(mut child: Child) {
         io::retry_on_intr,
         process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
     };
+    // None: it was waited for.
     let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else { return };
     // It fails where all have ended already, or run as another user; then there is nothing to be done.
     let _ = kill_process_group(pid, Signal::KILL);
