@@ -158,4 +158,46 @@ mod tests {
         assert!(text.starts_with('…') && text.ends_with("the end"), "{text}");
         assert!(text.chars().count() <= SHOWN + 1);
     }
+
+    #[test]
+    fn whatever_is_written_becomes_one_short_line_of_plain_text() {
+        const PIECES: [&[u8]; 24] = [
+            b"\x1b[",
+            b"\x1b]",
+            b"\x1b",
+            b"\x9b",
+            b"\xc2\x9b",
+            b"\"",
+            b"'",
+            b"\\",
+            b"token",
+            b"password",
+            b"=",
+            b": ",
+            b"b'",
+            b"Bearer ",
+            b"://",
+            b"@",
+            b"-----BEGIN",
+            b"-----END",
+            b"\xc3\xb6",
+            b"\xff",
+            b"\n",
+            b" ",
+            b"--key ",
+            b"eyJ",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |most: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % most as u64).unwrap()
+        };
+        for _ in 0..500 {
+            let raw: Vec<u8> = (0..below(600)).flat_map(|_| PIECES[below(PIECES.len())]).copied().collect();
+            let text = shown(&raw, below(2) == 0, &raw[..below(raw.len() + 1)], &["token", "\u{f6}"]);
+            assert!(text.chars().count() <= SHOWN + 1 && !text.contains(char::is_control), "{text:?}");
+        }
+    }
 }
