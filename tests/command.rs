@@ -8,11 +8,12 @@ mod support;
 use futures_util::future::join_all;
 use http::header::WWW_AUTHENTICATE;
 use script::{Script, command_error, once, printed, provider, secret, unix, until};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use support::{Api, HOUR, MINUTE, SECOND, answer, get};
 use tower::{Layer, ServiceExt};
 use tower_jwt_refresh::{
     FetchError, JwtRefreshLayer, TokenError, TokenStatus,
+    clock::{Clock, ManualClock},
     source::{CommandError, TokenCommand},
 };
 
@@ -32,6 +33,26 @@ async fn arguments_and_variables_arrive_as_they_are_and_nothing_can_be_read_from
     assert_eq!(secret(script.command().args(odd).env("ODD", "`y` $z")).await, "t");
     assert_eq!(script.read("seen"), format!("<{}><{}><{}><{}><`y` $z>", odd[0], odd[1], odd[2], odd[3]));
     assert!(script.read("stdin").is_empty() && !script.path("harm").exists());
+}
+
+#[tokio::test]
+async fn token_and_end_are_read_where_they_were_said_to_be() {
+    let script = Script::new(r#"echo '{"token":"no","data":{"key":"t"},"for":60,"until":4000000000}'"#);
+    let command = || script.command().token_at("/data/key");
+    let end = async |command| {
+        let (provider, clock) = provider(command);
+        let token = provider.token().await.unwrap();
+        assert_eq!(token.expose_secret(), "t");
+        token.expires_at().map(|at| at.duration_since(clock.wall()).unwrap())
+    };
+    assert_eq!(end(command()).await, None);
+    assert_eq!(end(command().lifetime_at("/for")).await, Some(MINUTE));
+    let until = once(command().expiry_at("/data/until")).await.unwrap();
+    assert_eq!(until.expires_at(), None, "there is nothing");
+    let script = Script::new(r#"echo "{\"token\":\"t\",\"until\":$UNTIL}""#);
+    let until = unix(&ManualClock::new(), HOUR);
+    let token = once(script.command().expiry_at("/until").env("UNTIL", until.to_string())).await.unwrap();
+    assert_eq!(token.expires_at(), Some(UNIX_EPOCH + Duration::from_secs(until)));
 }
 
 #[tokio::test]

@@ -106,9 +106,7 @@ fn exec_credential(text: &str) -> Result<Token, OutputError> {
     if has("clientCertificateData") && !has("token") {
         return Err(OutputError::OnlyCertificate);
     }
-    // Without an end it is used until it is rejected, which is no reason for a warning.
-    let expiry = has("expirationTimestamp").then(|| "/status/expirationTimestamp".to_owned());
-    token(text, Some("/status/token"), &Ends { expiry, ..Ends::default() })
+    token(text, Some("/status/token"), &Ends::default())
 }
 
 #[cfg(test)]
