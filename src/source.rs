@@ -16,8 +16,10 @@
 //! A source has a client of its own: one that sends through the layer it feeds would wait for itself
 //! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
 
-#[cfg(feature = "exchange")]
+#[cfg(any(feature = "command", feature = "exchange"))]
 mod answer;
+#[cfg(feature = "command")]
+mod command;
 #[cfg(feature = "exchange")]
 mod endpoint;
 #[cfg(feature = "exchange")]
@@ -27,8 +29,10 @@ mod file;
 #[cfg(feature = "signed-jwt")]
 mod signed;
 
-#[cfg(feature = "exchange")]
+#[cfg(any(feature = "command", feature = "exchange"))]
 pub use answer::AnswerError;
+#[cfg(feature = "command")]
+pub use command::{CommandError, OutputError, TokenCommand, TokenCommandBuilder};
 #[cfg(feature = "exchange")]
 pub use endpoint::{EndpointClient, EndpointError};
 #[cfg(feature = "exchange")]
