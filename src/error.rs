@@ -227,6 +227,30 @@ pub enum ConfigError {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// A key that nothing can be signed with. Not quoted.
+    #[error("the signing key {problem}")]
+    SigningKey {
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A claim or header parameter that a signed JWT cannot have.
+    #[error("the JWT's `{name}` {problem}")]
+    IllegalClaim {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A duration too short to work.
+    #[error("{setting} is {value:?}, under {at_least:?}: is it in the right unit?")]
+    TooShort {
+        /// Its name.
+        setting: &'static str,
+        /// As set.
+        value: Duration,
+        /// The least that works.
+        at_least: Duration,
+    },
     /// What is no JSON pointer.
     #[error("`{0}` is no JSON pointer (RFC 6901): write the way to the token, such as `/data/token`")]
     NotAPointer(String),

@@ -22,6 +22,8 @@ mod answer;
 mod endpoint;
 #[cfg(feature = "exchange")]
 mod exchange;
+#[cfg(feature = "signed-jwt")]
+mod signed;
 
 #[cfg(feature = "exchange")]
 pub use answer::AnswerError;
@@ -29,6 +31,8 @@ pub use answer::AnswerError;
 pub use endpoint::EndpointError;
 #[cfg(feature = "exchange")]
 pub use exchange::{Exchange, ExchangeBuilder};
+#[cfg(feature = "signed-jwt")]
+pub use signed::{SignError, SignedJwt, SigningKey};
 
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
