@@ -25,6 +25,9 @@ mod exchange;
 #[cfg(feature = "signed-jwt")]
 mod signed;
 
+#[cfg(feature = "oauth2")]
+pub mod oauth2;
+
 #[cfg(feature = "exchange")]
 pub use answer::AnswerError;
 #[cfg(feature = "exchange")]

@@ -4,6 +4,11 @@
 //! nothing unreadable, and of two members with one name none is taken.
 
 mod lifetime;
+#[cfg(feature = "oauth2")]
+mod oauth2;
+
+#[cfg(feature = "oauth2")]
+pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
 
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -14,15 +19,16 @@ use zeroize::Zeroizing;
 /// Where tokens are, the first that is there.
 const NAMES: [&str; 4] = ["jwt", "access_token", "token", "id_token"];
 
-/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
-/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
-pub(super) const FINAL: [&str; 6] = [
+/// RFC 6749 section 5.2 and RFC 8707 section 2: the credential or the request is wrong, so the same again gets the same answer. Codes of
+/// other places (`temporarily_unavailable`, `slow_down`) say that it may change.
+pub(super) const FINAL: [&str; 7] = [
     "invalid_request",
     "invalid_client",
     "invalid_grant",
     "unauthorized_client",
     "unsupported_grant_type",
     "invalid_scope",
+    "invalid_target",
 ];
 
 /// What is wrong with an answer that should hold a token. Never quotes it.
@@ -61,6 +67,15 @@ pub enum AnswerError {
         /// Where.
         place: String,
     },
+    /// No `access_token` that is a string, where OAuth says it is (RFC 6749 section 5.1).
+    #[error("the answer has no `access_token` that is a string: is this the URL of an OAuth token endpoint?")]
+    NoAccessToken,
+    /// A token that is no good by itself: it takes a proof with each request (DPoP, MAC), and must not be used by who does not know how (RFC 6749
+    /// section 7.1).
+    #[error(
+        "the answer's `token_type` is not Bearer, so the token cannot be sent as it is: have the server give this client bearer tokens"
+    )]
+    NotBearer,
     /// It could not be sent.
     #[error("the answer's token is of no use")]
     IllegalToken(#[source] InvalidToken),
@@ -102,15 +117,17 @@ pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>
             });
         }
     };
-    let token = match Token::from_jwt(text.as_str()) {
-        Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => {
-            Token::opaque(text.as_str())
-        }
+    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()])?;
+    Ok(said.put_on(parse(&text)?, date))
+}
+
+/// A JWT, or a token of another kind.
+fn parse(text: &str) -> Result<Token, AnswerError> {
+    let token = match Token::from_jwt(text) {
+        Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => Token::opaque(text),
         result => result,
     };
-    let token = token.map_err(AnswerError::IllegalToken)?;
-    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()])?;
-    Ok(said.put_on(token, date))
+    token.map_err(AnswerError::IllegalToken)
 }
 
 pub(super) fn object(body: &[u8]) -> Result<Object<'_>, AnswerError> {

@@ -4,11 +4,14 @@
 
 mod client;
 mod error;
+mod form;
 mod refusal;
 mod settings;
 
 pub use error::EndpointError;
 pub(super) use error::Failed;
+#[cfg(feature = "oauth2")]
+pub(super) use form::form;
 pub(super) use settings::Settings;
 
 use bytes::Bytes;
@@ -23,10 +26,14 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+pub(super) const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
+
 pub(super) struct Endpoint {
     url: Url,
     client: Client,
     timeout: Duration,
+    #[cfg(feature = "oauth2")]
+    plaintext: bool,
 }
 
 /// Where it is, and how errors name it: without the query, which may hold a secret.
@@ -46,6 +53,25 @@ pub(super) struct Reply {
 impl Endpoint {
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.url.name)
+    }
+
+    #[cfg(feature = "oauth2")]
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same client for another URL, which is held to the same rules.
+    #[cfg(feature = "oauth2")]
+    pub(super) fn at(&self, url: &str) -> Result<Self, crate::ConfigError> {
+        let url = Url::parse(url)?;
+        url.is_safe(self.plaintext)?;
+        Ok(Self { url, client: self.client.clone(), ..*self })
+    }
+
+    /// The same with another limit.
+    #[cfg(feature = "oauth2")]
+    pub(super) fn within(&self, timeout: Duration) -> Self {
+        Self { url: self.url.clone(), client: self.client.clone(), timeout, ..*self }
     }
 
     /// Sends this request there, whatever its own URI, and reads the whole answer. Anything but a success is an error.

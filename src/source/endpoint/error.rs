@@ -124,7 +124,9 @@ impl EndpointError {
     fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::Answer { error, .. } => matches!(error, AnswerError::Refused { code: Some(_) }),
+            Self::Answer { error, .. } => {
+                matches!(error, AnswerError::Refused { code: Some(_) } | AnswerError::NotBearer)
+            }
             _ => false,
         }
     }

@@ -3,15 +3,16 @@
 use super::{Exchange, Inner};
 use crate::{
     ConfigError,
-    source::{answer, endpoint::Settings},
+    source::{
+        answer,
+        endpoint::{AGENT, Settings},
+    },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
-
-const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
 ///
