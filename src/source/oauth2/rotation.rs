@@ -61,40 +61,45 @@ impl Turn {
             self.held.unsaved = true;
         }
         let Some(persist) = self.persist.filter(|_| self.held.unsaved) else { return };
-        let mut held = self.held;
-        let kept = tokio::spawn(
-            async move {
-                let kept = tokio::time::timeout(LIMIT, async { persist(&held.token).await }).await;
-                let problem = match kept {
-                    Ok(Ok(())) => {
-                        (held.unsaved, held.warned) = (false, false);
-                        return;
-                    }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => format!("it did not end within {LIMIT:?}"),
-                };
-                held.warn(&problem);
+        let kept = Attempt { held: self.held, ended: None }.make(persist);
+        // A panic was reported when it happened.
+        let _ = tokio::spawn(kept.in_current_span()).await;
+    }
+}
+
+/// One call of the callback. Its end is noted however it comes: by a panic, or with the runtime.
+struct Attempt {
+    held: OwnedMutexGuard<Held>,
+    ended: Option<Result<(), String>>,
+}
+
+impl Attempt {
+    async fn make(mut self, persist: Arc<Persist>) {
+        let kept = tokio::time::timeout(LIMIT, async { persist(&self.held.token).await }).await;
+        self.ended = Some(match kept {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("it did not end within {LIMIT:?}")),
+        });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let problem = match self.ended.take() {
+            Some(Ok(())) => {
+                (self.held.unsaved, self.held.warned) = (false, false);
+                return;
             }
-            .in_current_span(),
-        );
-        if kept.await.is_err_and(|error| error.is_panic()) {
-            warn_of("it panicked");
+            Some(Err(problem)) => problem,
+            None if std::thread::panicking() => "it panicked".to_owned(),
+            None => "its runtime was shut down".to_owned(),
+        };
+        // Once until it works again.
+        if !std::mem::replace(&mut self.held.warned, true) {
+            warn!(
+                problem,
+                "the callback of `on_rotation` did not keep the new refresh token: it is in this process's memory alone, and a restart would show an old one; tried again with the next fetch"
+            );
         }
     }
-}
-
-impl Held {
-    /// Once until it works again.
-    fn warn(&mut self, problem: &str) {
-        if !std::mem::replace(&mut self.warned, true) {
-            warn_of(problem);
-        }
-    }
-}
-
-fn warn_of(problem: &str) {
-    warn!(
-        problem,
-        "the callback of `on_rotation` did not keep the new refresh token: it is in this process's memory alone, and a restart would show an old one; tried again with the next fetch"
-    );
 }
