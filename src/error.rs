@@ -237,6 +237,18 @@ pub enum ConfigError {
         /// What began the builder.
         grant: &'static str,
     },
+    /// A method that no endpoint hands out tokens by.
+    #[error("no endpoint answers {method} with a token: use POST, GET or PUT")]
+    NoMethodForTokens {
+        /// As set.
+        method: http::Method,
+    },
+    /// A body where none can be.
+    #[error("a {method} carries no body: use POST, or leave `json` and `form` out")]
+    BodyNotAllowed {
+        /// As set.
+        method: http::Method,
+    },
     /// No certificates to check servers by.
     #[error("{problem}")]
     RootCertificates {
@@ -268,6 +280,6 @@ pub enum ConfigError {
         at_least: Duration,
     },
     /// What is no JSON pointer.
-    #[error("`{0}` is no JSON pointer (RFC 6901): write the way to the token, such as `/data/token`")]
+    #[error("`{0}` is no JSON pointer (RFC 6901): write the way to what is meant, such as `/data/token`")]
     NotAPointer(String),
 }

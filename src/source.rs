@@ -31,7 +31,7 @@ pub mod oauth2;
 #[cfg(feature = "exchange")]
 pub use answer::AnswerError;
 #[cfg(feature = "exchange")]
-pub use endpoint::EndpointError;
+pub use endpoint::{EndpointClient, EndpointError};
 #[cfg(feature = "exchange")]
 pub use exchange::{Exchange, ExchangeBuilder};
 #[cfg(feature = "signed-jwt")]

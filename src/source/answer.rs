@@ -3,12 +3,16 @@
 //! Members are looked at as raw JSON, borrowed from the answer: nothing is copied that would have to be wiped, a number that no `f64` holds makes
 //! nothing unreadable, and of two members with one name none is taken.
 
+mod header;
 mod lifetime;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 
 #[cfg(feature = "oauth2")]
 pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
+
+pub(super) use header::token_in_header;
+pub(super) use lifetime::Ends;
 
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -38,6 +42,11 @@ pub enum AnswerError {
     /// There is nothing.
     #[error("the answer is empty: is this the URL of the token endpoint?")]
     Empty,
+    /// Packed, and not as it says.
+    #[error(
+        "the answer is packed in another way than asked for (gzip, deflate), or does not unpack: look at its `content-encoding`, and at what is on the way"
+    )]
+    NotUnpacked,
     /// A login page, perhaps.
     #[error(
         "the answer is no JSON object: is this the URL of the token endpoint, or does a proxy or login page answer in its place?"
@@ -56,7 +65,7 @@ pub enum AnswerError {
         code: Option<&'static str>,
     },
     /// There is none where it was looked for.
-    #[error("the answer has no token at {place}: name its place with `token_at`")]
+    #[error("the answer has no token at {place}: name its place with `token_at` or `token_from_header`")]
     NoToken {
         /// Where.
         place: String,
@@ -68,8 +77,11 @@ pub enum AnswerError {
         place: String,
     },
     /// No `access_token` that is a string, where OAuth says it is (RFC 6749 section 5.1).
-    #[error("the answer has no `access_token` that is a string: is this the URL of an OAuth token endpoint?")]
-    NoAccessToken,
+    #[error("the answer has {found} at `access_token`: is this the URL of an OAuth token endpoint?")]
+    NoAccessToken {
+        /// What is there instead.
+        found: &'static str,
+    },
     /// A token that is no good by itself: it takes a proof with each request (DPoP, MAC), and must not be used by who does not know how (RFC 6749
     /// section 7.1).
     #[error(
@@ -82,7 +94,12 @@ pub enum AnswerError {
 }
 
 /// The token in an answer that the server wrote at `date`, if it says when.
-pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>) -> Result<Token, AnswerError> {
+pub(super) fn token(
+    body: &[u8],
+    pointer: Option<&str>,
+    ends: &Ends,
+    date: Option<SystemTime>,
+) -> Result<Token, AnswerError> {
     if body.trim_ascii().is_empty() {
         return Err(AnswerError::Empty);
     }
@@ -117,12 +134,13 @@ pub(super) fn token(body: &[u8], pointer: Option<&str>, date: Option<SystemTime>
             });
         }
     };
-    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()])?;
-    Ok(said.put_on(parse(&text)?, date))
+    let token = of_text(&text)?;
+    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()], whole, ends)?;
+    Ok(said.put_on(token, date))
 }
 
-/// A JWT, or a token of another kind.
-fn parse(text: &str) -> Result<Token, AnswerError> {
+/// A JWT, or what is none.
+fn of_text(text: &str) -> Result<Token, AnswerError> {
     let token = match Token::from_jwt(text) {
         Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => Token::opaque(text),
         result => result,
@@ -223,11 +241,11 @@ mod tests {
     const JWT: &str = "e30.eyJleHAiOjE5MDAwMDAwMDB9.c2ln";
 
     fn read(body: &str) -> Result<String, AnswerError> {
-        token(body.as_bytes(), None, None).map(|token| token.expose_secret().to_owned())
+        token(body.as_bytes(), None, &Ends::default(), None).map(|token| token.expose_secret().to_owned())
     }
 
     fn at(pointer: &str, body: &str) -> Result<String, AnswerError> {
-        token(body.as_bytes(), Some(pointer), None).map(|token| token.expose_secret().to_owned())
+        token(body.as_bytes(), Some(pointer), &Ends::default(), None).map(|token| token.expose_secret().to_owned())
     }
 
     #[test]
@@ -263,7 +281,7 @@ mod tests {
 
     #[test]
     fn with_a_pointer_the_lifetime_beside_the_token_goes_before_the_one_at_the_top() {
-        let expiry = |body: &str| token(body.as_bytes(), Some("/data/token"), None).unwrap().expiry;
+        let expiry = |body: &str| token(body.as_bytes(), Some("/data/token"), &Ends::default(), None).unwrap().expiry;
         let seconds = |seconds| crate::token::Expiry::In(std::time::Duration::from_secs(seconds));
         assert_eq!(expiry(r#"{"expires_in":9,"data":{"token":"t","expires_in":5}}"#), seconds(5));
         assert_eq!(expiry(r#"{"expires_in":9,"data":{"token":"t","expires_in":null}}"#), seconds(9));
@@ -271,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_jwt_says_when_it_ends_and_another_token_is_opaque() {
-        let expires = |body: &str| token(body.as_bytes(), None, None).unwrap().expires_at();
+        let expires = |body: &str| token(body.as_bytes(), None, &Ends::default(), None).unwrap().expires_at();
         assert!(expires(&format!(r#"{{"jwt":"{JWT}"}}"#)).is_some());
         for opaque in ["opaque", "a.b.c", "e30.e30.e30.e30.e30", "e30.W10.c2ln"] {
             assert_eq!(expires(&format!(r#"{{"jwt":"{opaque}"}}"#)), None, "{opaque}");

@@ -2,20 +2,21 @@
 //!
 //! Errors name it without its query, and quote neither what was sent nor what came back.
 
+mod body;
 mod client;
 mod error;
 mod form;
 mod refusal;
 mod settings;
 
+pub use client::EndpointClient;
 pub use error::EndpointError;
 pub(super) use error::Failed;
-#[cfg(feature = "oauth2")]
 pub(super) use form::form;
 pub(super) use settings::Settings;
 
+use body::Coding;
 use bytes::Bytes;
-use client::Client;
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::Full;
 use std::{
@@ -24,13 +25,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::time::{Instant, timeout_at};
+use tower::ServiceExt;
 use zeroize::Zeroizing;
 
 pub(super) const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
 
 pub(super) struct Endpoint {
     url: Url,
-    client: Client,
+    client: EndpointClient,
     timeout: Duration,
     #[cfg(feature = "oauth2")]
     plaintext: bool,
@@ -45,6 +47,7 @@ pub(super) struct Url {
 
 /// A success.
 pub(super) struct Reply {
+    pub(super) headers: HeaderMap,
     pub(super) body: Zeroizing<Vec<u8>>,
     /// When it was written, by the server's clock.
     pub(super) date: Option<SystemTime>,
@@ -68,34 +71,39 @@ impl Endpoint {
         Ok(Self { url, client: self.client.clone(), ..*self })
     }
 
-    /// The same with another limit.
-    #[cfg(feature = "oauth2")]
-    pub(super) fn within(&self, timeout: Duration) -> Self {
-        Self { url: self.url.clone(), client: self.client.clone(), timeout, ..*self }
-    }
-
     /// Sends this request there, whatever its own URI, and reads the whole answer. Anything but a success is an error.
     ///
     /// Dropping the future ends the connection.
-    pub(super) async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
-        let deadline = Instant::now() + self.timeout;
+    pub(super) async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
+        self.ask_until(Instant::now() + self.timeout, request).await
+    }
+
+    /// The same for a request that is part of something longer, whose time began before it.
+    pub(super) async fn ask_until(
+        &self,
+        deadline: Instant,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Reply, Failed> {
         let asked = SystemTime::now();
         let timed_out = |_| EndpointError::TimedOut { endpoint: self.name(), after: self.timeout };
         *request.uri_mut() = self.url.uri.clone();
+        request.headers_mut().entry(header::ACCEPT_ENCODING).or_insert(body::ACCEPTED);
 
-        let response = timeout_at(deadline, self.client.request(request)).await.map_err(timed_out)?;
+        // A layer around the client may have to wait until it is ready.
+        let response = timeout_at(deadline, self.client.clone().oneshot(request)).await.map_err(timed_out)?;
         let (head, body) = response.map_err(|error| EndpointError::of_client(self.name(), error))?.into_parts();
         if head.status.is_redirection() {
             return Err(EndpointError::Redirected { endpoint: self.name(), status: head.status }.into());
         }
-        let body = timeout_at(deadline, client::read(body, self.name())).await.map_err(timed_out).and_then(|read| read);
+        let reading = body::read(body, Coding::of(&head.headers), self.name());
+        let body = timeout_at(deadline, reading).await.map_err(timed_out).and_then(|read| read);
         let date = date(&head.headers).map(|date| within(date, asked));
         if !head.status.is_success() {
             // The status says enough where the body of a refusal does not come.
             let body = body.unwrap_or_default();
             return Err(refusal::judge(self.name(), head.status, &head.headers, date, &body));
         }
-        Ok(Reply { body: body?, date })
+        Ok(Reply { headers: head.headers, body: body?, date })
     }
 }
 

@@ -5,12 +5,12 @@ mod builder;
 pub use builder::ExchangeBuilder;
 
 use super::{
-    answer,
+    answer::{self, Ends},
     endpoint::{Endpoint, EndpointError, Failed},
 };
 use crate::{BoxError, Token, TokenRequest};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderName, Method, Request};
 use http_body_util::Full;
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use std::{
 };
 use tower::Service;
 
-/// A source that POSTs a durable credential to an endpoint, and reads a token out of its JSON answer.
+/// A source that sends a durable credential to an endpoint, and reads a token out of its answer.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,13 +38,15 @@ use tower::Service;
 ///
 /// # The request
 /// HTTP/1.1 over TLS, with the system's root certificates or [your own](ExchangeBuilder::root_certificates). Plaintext goes to this machine only,
-/// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) set. Each exchange
+/// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) or
+/// [`form`](ExchangeBuilder::form) set. Each exchange
 /// has a connection of its own: tokens are fetched minutes apart, when an idle one would be dead, and no task outlives an exchange.
 /// Redirects are not followed, and proxies named by the environment are not used.
 ///
 /// # The answer
-/// A JSON object. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
-/// [`token_at`](ExchangeBuilder::token_at) points at. Its end is the first of these that makes sense:
+/// A JSON object, packed by gzip or deflate perhaps. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
+/// [`token_at`](ExchangeBuilder::token_at) points at, or what [a header](ExchangeBuilder::token_from_header) holds. Its end is the first of these that makes sense,
+/// if no [other](ExchangeBuilder::lifetime_at) [place](ExchangeBuilder::expiry_at) was named:
 /// - `expires_in` (RFC 6749 section 5.1): seconds from when the endpoint was asked, as a number or in a string;
 /// - `expires_at`: seconds or milliseconds since 1970, or a date and time (RFC 3339);
 /// - the `exp` of a token that is a JWT. It also caps the others where they can be compared.
@@ -63,13 +65,14 @@ use tower::Service;
 /// | TLS: unknown issuer, wrong name, expired certificate | [`Tls`](EndpointError::Tls) | backoff |
 /// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |
-/// | over 1 MiB | [`TooLarge`](EndpointError::TooLarge) | backoff |
+/// | nothing: a [layer](ExchangeBuilder::layer) around the client failed | [`Layer`](EndpointError::Layer) | as the [`SourceError`](crate::SourceError) or [`TokenError`](crate::TokenError) in it says, else backoff |
+/// | over 1 MiB, packed or unpacked | [`TooLarge`](EndpointError::TooLarge) | backoff |
 /// | 3xx | [`Redirected`](EndpointError::Redirected) | backoff |
 /// | 401, 403 | [`Refused`](EndpointError::Refused) | seldom: the credential needs repair |
 /// | any 4xx, or 200, with an `error` of RFC 6749 section 5.2: `invalid_grant`, `invalid_client`, ... | [`Refused`](EndpointError::Refused), [`Answer`](EndpointError::Answer) | seldom |
 /// | 403 with `Retry-After` (a rate limit), 408, 425, 429, 5xx | [`Status`](EndpointError::Status) | after `Retry-After`, seconds or date, and no sooner than the backoff |
 /// | any other status: 400, 404, 405, ... | [`Status`](EndpointError::Status) | the same: a deployment or proxy may be at fault, which heals by itself |
-/// | 2xx without a usable token: HTML, empty, an error object, another shape | [`Answer`](EndpointError::Answer) | backoff |
+/// | 2xx without a usable token: HTML, empty, an error object, another shape, packed in a way that was not asked for | [`Answer`](EndpointError::Answer) | backoff |
 ///
 /// # Cancel safety
 /// Dropping the future ends the exchange and its connection. The endpoint may have minted a token that nobody gets.
@@ -78,15 +81,47 @@ pub struct Exchange(Arc<Inner>);
 
 struct Inner {
     endpoint: Endpoint,
+    method: Method,
     headers: HeaderMap,
     body: Bytes,
-    token_at: Option<String>,
+    token: Place,
+    ends: Ends,
+}
+
+/// Where the token is in the answer.
+enum Place {
+    /// Where it usually is.
+    Usual,
+    /// A JSON pointer.
+    At(String),
+    Header(HeaderName),
 }
 
 impl Exchange {
     /// Begins an exchange by POST with this endpoint, an absolute URL. A wrong one is found by [`build`](ExchangeBuilder::build).
     pub fn post(url: impl AsRef<str>) -> ExchangeBuilder {
-        ExchangeBuilder::new(url.as_ref())
+        Self::request(Method::POST, url)
+    }
+
+    /// Begins an exchange by GET: for an endpoint that hands out tokens to whoever shows the credential in a header. No body is sent.
+    pub fn get(url: impl AsRef<str>) -> ExchangeBuilder {
+        Self::request(Method::GET, url)
+    }
+
+    /// Begins an exchange by any other method: PUT, as some metadata services want it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// use http::{HeaderName, Method};
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::request(Method::PUT, "http://localhost:8080/latest/api/token")
+    ///     .header(HeaderName::from_static("x-token-ttl-seconds"), "21600")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn request(method: Method, url: impl AsRef<str>) -> ExchangeBuilder {
+        ExchangeBuilder::new(method, url.as_ref())
     }
 }
 
@@ -108,11 +143,16 @@ impl Service<TokenRequest> for Exchange {
 impl Inner {
     async fn exchange(&self) -> Result<Token, Failed> {
         let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
         let reply = self.endpoint.ask(request).await?;
-        answer::token(&reply.body, self.token_at.as_deref(), reply.date)
-            .map_err(|error| EndpointError::Answer { endpoint: self.endpoint.name(), error }.into())
+        let (body, ends, date) = (&reply.body, &self.ends, reply.date);
+        let token = match &self.token {
+            Place::Usual => answer::token(body, None, ends, date),
+            Place::At(pointer) => answer::token(body, Some(pointer), ends, date),
+            Place::Header(name) => answer::token_in_header(&reply.headers, name, body, ends, date),
+        };
+        token.map_err(|error| EndpointError::Answer { endpoint: self.endpoint.name(), error }.into())
     }
 }
 

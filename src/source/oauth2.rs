@@ -202,7 +202,7 @@ impl Inner {
         let assertion = self.client.assertion(&found.audience)?;
         let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
 
-        let answer = match found.endpoint.within(deadline.left()).ask(self.request(form)).await {
+        let answer = match found.endpoint.ask_until(deadline.at, self.request(form)).await {
             Ok(reply) => {
                 shown.keep(&reply.body).await;
                 let exchanged = matches!(self.grant, Grant::TokenExchange { .. });

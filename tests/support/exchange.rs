@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tower_jwt_refresh::{
@@ -24,9 +24,30 @@ pub enum Step {
     Send(Vec<u8>),
     /// Sends this again and again, a little at a time, and for ever.
     Drip(&'static str),
+    /// Sends this again and again, as fast as it is read.
+    Flood(&'static str),
     /// Until the test gives a permit.
     Wait(Arc<Semaphore>),
     Hang,
+    /// Closes it at once, by a reset.
+    Reset,
+}
+
+/// What a server speaks over.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for tokio_rustls::server::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
 }
 
 /// A whole answer; the length is added.
@@ -97,14 +118,14 @@ impl Server {
         self.asked.lock().unwrap().clone()
     }
 
-    pub async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, steps: &[Step]) {
+    pub async fn serve_one<S: Socket>(&self, stream: S, steps: &[Step]) {
         serve(stream, &self.asked, &|_| steps.to_vec()).await;
     }
 }
 
 async fn serve<S>(mut stream: S, asked: &Mutex<Vec<String>>, steps: &impl Fn(usize) -> Vec<Step>)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Socket,
 {
     let Some(request) = read_request(&mut stream).await else { return };
     let count = {
@@ -122,12 +143,18 @@ where
                     break Err(error);
                 }
             },
+            Step::Flood(text) => loop {
+                if let Err(error) = stream.write_all(text.as_bytes()).await {
+                    break Err(error);
+                }
+            },
             Step::Wait(permits) => {
                 permits.acquire().await.unwrap().forget();
                 Ok(())
             }
             // Until the client is gone.
             Step::Hang => stream.read(&mut [0]).await.map(drop),
+            Step::Reset => return stream.tcp().set_zero_linger().unwrap(),
         };
         if sent.is_err() {
             return;

@@ -1,12 +1,27 @@
 //! How long a token lives, from what the answer says beside it.
 
-use super::{AnswerError, Object};
+use super::{AnswerError, Object, find};
 use crate::{Token, token::Expiry};
 use serde_json::value::RawValue;
 use std::time::{Duration, SystemTime};
 
 /// Beyond ten years a lifetime is a mistake.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Where the answer says it, as JSON pointers, if not where it usually is.
+#[derive(Clone, Debug, Default)]
+pub(in crate::source) struct Ends {
+    /// Of seconds.
+    pub(in crate::source) lifetime: Option<String>,
+    /// Of a moment.
+    pub(in crate::source) expiry: Option<String>,
+}
+
+impl Ends {
+    pub(super) fn are_named(&self) -> bool {
+        self.lifetime.is_some() || self.expiry.is_some()
+    }
+}
 
 /// What the answer says; none where it says nothing that can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,13 +30,22 @@ pub(super) struct Said {
     span: Option<Duration>,
     /// `expires_at`.
     moment: Option<SystemTime>,
-    /// One of them was there, and cannot be.
+    /// One of them was there, and cannot be; or should have been there. Matters only where there is no other.
     absurd: bool,
 }
 
 impl Said {
-    /// The first object that has a member decides about it.
-    pub(super) fn by(objects: [Option<&Object<'_>>; 2]) -> Result<Self, AnswerError> {
+    /// At the places that were named, or else by the usual names: then the first object that has a member decides about it.
+    pub(super) fn by(objects: [Option<&Object<'_>>; 2], whole: &RawValue, ends: &Ends) -> Result<Self, AnswerError> {
+        if ends.are_named() {
+            let at = |pointer: &Option<String>| match pointer {
+                Some(pointer) => find(whole, pointer).map(|(_, found)| found),
+                None => Ok(None),
+            };
+            let (span, moment) = (at(&ends.lifetime)?.and_then(self::span), at(&ends.expiry)?.and_then(self::moment));
+            // Nothing where something was expected is as good as nonsense: worth a warning.
+            return Ok(Self { span, moment, absurd: true });
+        }
         let first = |name| {
             let mut found = objects.into_iter().flatten().map(|object| object.get(name));
             found.find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
@@ -123,7 +147,7 @@ mod tests {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
         let jwt = exp.map(|exp| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#))));
         let body = format!(r#"{{"jwt":"{}"{rest}}}"#, jwt.as_deref().unwrap_or("opaque"));
-        answer::token(body.as_bytes(), None, date.map(at)).unwrap().expiry
+        answer::token(body.as_bytes(), None, &Ends::default(), date.map(at)).unwrap().expiry
     }
 
     #[test]
@@ -210,6 +234,23 @@ mod tests {
             let rest = format!(r#","expires_at":{value}"#);
             assert_eq!(expiry(None, &rest, None), Expiry::Absurd, "{value}");
             assert_eq!(expiry(Some(NOON), &rest, None), Expiry::At(at(NOON)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_and_a_moment_are_read_where_they_were_said_to_be_and_nowhere_else() {
+        let expiry = |lifetime: Option<&str>, expiry: Option<&str>| {
+            let ends = Ends { lifetime: lifetime.map(Into::into), expiry: expiry.map(Into::into) };
+            let body =
+                r#"{"jwt":"t","expires_in":5,"expires_at":1900000000,"data":{"ttl":"60","end":1800000000,"no":null}}"#;
+            answer::token(body.as_bytes(), None, &ends, Some(at(NOON - 90))).unwrap().expiry
+        };
+        assert_eq!(expiry(Some("/data/ttl"), None), seconds(60));
+        assert_eq!(expiry(None, Some("/data/end")), seconds(90), "and not by `expires_in`");
+        assert_eq!(expiry(Some("/data/ttl"), Some("/data/end")), seconds(60), "as without names");
+        assert_eq!(expiry(Some("/data/no"), Some("/data/end")), seconds(90));
+        for missing in ["/data/no", "/ttl", "/jwt/x"] {
+            assert_eq!(expiry(Some(missing), None), Expiry::Absurd, "{missing}");
         }
     }
 

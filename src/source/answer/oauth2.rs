@@ -1,6 +1,10 @@
 //! What OAuth puts into an answer: RFC 6749 section 5.1, RFC 8693 section 2.2.1.
 
-use super::{AnswerError, Object, error, lifetime::Said, object, parse, string};
+use super::{
+    AnswerError, Object, error,
+    lifetime::{Ends, Said},
+    object, of_text, string,
+};
 use crate::{InvalidToken, Token};
 use serde_json::value::RawValue;
 use std::time::SystemTime;
@@ -17,21 +21,21 @@ pub(in crate::source) fn access_token(
     if body.trim_ascii().is_empty() {
         return Err(AnswerError::Empty);
     }
-    let top = object(body)?;
-    let Some(text) = top.get("access_token")?.and_then(string) else {
-        // An error tells more than that there is no token.
-        return Err(error(&top).map_or(AnswerError::NoAccessToken, |code| AnswerError::Refused { code }));
+    let whole: &RawValue = serde_json::from_slice(body).map_err(|_| AnswerError::NotAnObject)?;
+    let top = Object::read(whole).ok_or(AnswerError::NotAnObject)?;
+    // An error tells more than that there is no token.
+    let refused = |or| error(&top).map_or(or, |code| AnswerError::Refused { code });
+    let text = match top.get("access_token")?.map(string) {
+        Some(Some(text)) if !text.is_empty() => text,
+        Some(Some(_)) => return Err(refused(AnswerError::IllegalToken(InvalidToken::Empty))),
+        Some(None) => return Err(refused(AnswerError::NoAccessToken { found: "something else than a string" })),
+        None => return Err(refused(AnswerError::NoAccessToken { found: "no token" })),
     };
-    if text.is_empty() {
-        return Err(
-            error(&top).map_or(AnswerError::IllegalToken(InvalidToken::Empty), |code| AnswerError::Refused { code })
-        );
-    }
-    let token = parse(&text)?;
+    let token = of_text(&text)?;
     if !is_bearer(&top, exchanged)? {
         return Err(AnswerError::NotBearer);
     }
-    Ok(Said::by([None, Some(&top)])?.put_on(token, date))
+    Ok(Said::by([None, Some(&top)], whole, &Ends::default())?.put_on(token, date))
 }
 
 /// The new refresh token, whatever else is wrong with the answer: the server may have withdrawn the old one.
@@ -103,8 +107,8 @@ mod tests {
     #[test]
     fn only_access_token_is_the_token_and_an_error_tells_more_than_its_absence() {
         let read = |body: &str| access_token(body.as_bytes(), None, false).map(drop);
-        for body in [r#"{"jwt":"s3cr3t"}"#, r#"{"access_token":7}"#, r#"{"access_token":null,"id_token":"s3cr3t"}"#] {
-            assert_eq!(read(body), Err(AnswerError::NoAccessToken), "{body}");
+        for body in [r#"{"jwt":"s3cr3t"}"#, r#"{"access_token":null,"id_token":"s3cr3t"}"#] {
+            assert_eq!(read(body), Err(AnswerError::NoAccessToken { found: "no token" }), "{body}");
         }
         assert_eq!(read(" "), Err(AnswerError::Empty));
         assert_eq!(read("<html>"), Err(AnswerError::NotAnObject));

@@ -1,11 +1,10 @@
-//! The HTTP client: a connection for each exchange, TLS by rustls with ring, answers of bounded size.
+//! The HTTP client: a connection for each exchange, TLS by rustls with ring.
 
-use super::EndpointError;
 use crate::{BoxError, ConfigError};
 use bytes::Bytes;
-use http::Uri;
+use http::{Request, Response, Uri};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -22,16 +21,13 @@ use tower::{
     timeout::{Timeout, error::Elapsed},
     util::BoxCloneSyncService,
 };
-use zeroize::Zeroizing;
-
-/// Tokens are of a few KiB.
-const LIMIT: usize = 1024 * 1024;
 
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<<HttpConnector as Service<Uri>>::Response>, BoxError>;
 
-pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
+/// The HTTP client of a source, as a layer around it sees it: see [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
+pub type EndpointClient = BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
-pub(super) fn client(roots: Roots, connect_timeout: Duration) -> Result<Client, ConfigError> {
+pub(super) fn client(roots: Roots, connect_timeout: Duration) -> Result<EndpointClient, ConfigError> {
     let mut tcp = HttpConnector::new();
     // The connector around it knows both schemes.
     tcp.enforce_http(false);
@@ -45,7 +41,22 @@ pub(super) fn client(roots: Roots, connect_timeout: Duration) -> Result<Client, 
         Err(error) => error,
     });
     // No idle connections: by the next exchange they would be dead, or belong to a runtime that is.
-    Ok(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(Connector::new(bounded)))
+    let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(Connector::new(bounded));
+    Ok(boxed(client))
+}
+
+/// Any client in the one form that the endpoint and its layers know.
+pub(super) fn boxed<S, B>(client: S) -> EndpointClient
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let unified = |response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync());
+    EndpointClient::new(client.map_response(unified).map_err(Into::into))
 }
 
 /// Whom to trust.
@@ -80,38 +91,5 @@ impl Roots {
             })?,
         };
         Ok(config.with_no_client_auth())
-    }
-}
-
-/// The whole body, in memory that wipes itself, since it may hold a token.
-pub(super) async fn read<B>(body: B, endpoint: Arc<str>) -> Result<Zeroizing<Vec<u8>>, EndpointError>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > LIMIT {
-        return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-    }
-    let mut whole = Zeroizing::new(Vec::with_capacity(announced));
-    let mut body = std::pin::pin!(body);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| EndpointError::Broken { endpoint: Arc::clone(&endpoint), error: error.into() })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if data.len() > LIMIT - whole.len() {
-            return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-        }
-        make_room(&mut whole, data.len());
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole)
-}
-
-/// Grows by a new buffer, so that the old one is wiped: `Vec` itself would leave it behind.
-fn make_room(buffer: &mut Zeroizing<Vec<u8>>, more: usize) {
-    if buffer.capacity() - buffer.len() < more {
-        let mut larger = Zeroizing::new(Vec::with_capacity((buffer.len() + more).max(buffer.capacity() * 2)));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
     }
 }

@@ -1,7 +1,7 @@
 //! Why an endpoint gave no token, and whether asking again can help.
 
 use crate::{
-    BoxError, SourceError,
+    BoxError, SourceError, TokenError,
     source::{AnswerError, chain},
 };
 use http::StatusCode;
@@ -39,6 +39,15 @@ pub enum EndpointError {
         /// Who.
         endpoint: Arc<str>,
         /// The client's error.
+        #[source]
+        error: BoxError,
+    },
+    /// A [layer](crate::source::ExchangeBuilder::layer) around the client failed: the provider of the source's own token, perhaps.
+    #[error("a layer around the client of {endpoint} failed, or let nothing through: see its error")]
+    Layer {
+        /// Where the request was to go.
+        endpoint: Arc<str>,
+        /// The layer's error.
         #[source]
         error: BoxError,
     },
@@ -110,24 +119,51 @@ fn advice(status: StatusCode) -> &'static str {
 }
 
 impl EndpointError {
-    pub(super) fn of_client(endpoint: Arc<str>, error: legacy::Error) -> Self {
-        if chain(&error).any(<dyn Error>::is::<rustls::Error>) {
-            Self::Tls { endpoint, error: error.into() }
-        } else if error.is_connect() {
-            Self::Connect { endpoint, error: error.into() }
+    pub(super) fn of_client(endpoint: Arc<str>, error: BoxError) -> Self {
+        // What is behind a token that a layer wanted is the failure of another endpoint's client.
+        let own = chain(&*error).take_while(|error| !error.is::<TokenError>());
+        let Some(client) = own.filter_map(|error| error.downcast_ref::<legacy::Error>()).next() else {
+            return Self::Layer { endpoint, error };
+        };
+        if chain(client).any(<dyn Error>::is::<rustls::Error>) {
+            Self::Tls { endpoint, error }
+        } else if client.is_connect() {
+            Self::Connect { endpoint, error }
         } else {
-            Self::Broken { endpoint, error: error.into() }
+            Self::Broken { endpoint, error }
         }
     }
 
-    /// Asking again cannot help: it is the credential, or the request as such.
-    fn is_permanent(&self) -> bool {
+    /// Can asking again help, or is it the credential, or the request as such?
+    fn outlook(&self) -> Outlook {
         match self {
-            Self::Refused { .. } => true,
-            Self::Answer { error, .. } => {
-                matches!(error, AnswerError::Refused { code: Some(_) } | AnswerError::NotBearer)
+            Self::Refused { .. } => Outlook::Permanent,
+            Self::Answer { error: AnswerError::Refused { code: Some(_) } | AnswerError::NotBearer, .. } => {
+                Outlook::Permanent
             }
-            _ => false,
+            Self::Layer { error, .. } => Outlook::of_layer(&**error),
+            _ => Outlook::Transient(None),
+        }
+    }
+}
+
+enum Outlook {
+    Transient(Option<Duration>),
+    Permanent,
+}
+
+impl Outlook {
+    /// Whoever needs a token of its own fares as its provider does: where somebody must act for that one, asking here cannot help, and where
+    /// that one asks again at a certain time, asking here before can only fail.
+    fn of_layer(error: &(dyn Error + 'static)) -> Self {
+        match chain(error).find_map(|error| error.downcast_ref::<TokenError>()) {
+            Some(TokenError::NeedsCredential { .. } | TokenError::SignedOut | TokenError::ShutDown) => Self::Permanent,
+            Some(TokenError::Unavailable { retry_in, .. }) => Self::Transient(Some(*retry_in)),
+            Some(_) => Self::Transient(None),
+            None => match SourceError::find(error) {
+                Some(said) if said.is_permanent() => Self::Permanent,
+                said => Self::Transient(said.and_then(SourceError::wait)),
+            },
         }
     }
 }
@@ -146,9 +182,11 @@ impl From<EndpointError> for Failed {
 
 impl Failed {
     pub(in crate::source) fn into_source_error(self) -> SourceError {
-        let permanent = self.error.is_permanent();
-        let error = if permanent { SourceError::permanent(self.error) } else { SourceError::transient(self.error) };
-        match self.retry_after {
+        let (error, wait) = match self.error.outlook() {
+            Outlook::Permanent => (SourceError::permanent(self.error), None),
+            Outlook::Transient(wait) => (SourceError::transient(self.error), wait),
+        };
+        match self.retry_after.or(wait) {
             Some(wait) => error.retry_after(wait),
             None => error,
         }

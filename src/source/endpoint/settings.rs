@@ -2,12 +2,16 @@
 
 use super::{
     Endpoint, Url,
-    client::{self, Roots},
+    client::{self, EndpointClient, Roots},
 };
-use crate::{ConfigError, scope::is_loopback};
-use http::{Uri, uri::Scheme};
+use crate::{BoxError, ConfigError, scope::is_loopback};
+use bytes::Bytes;
+use http::{Request, Response, Uri, uri::Scheme};
+use http_body::Body;
+use http_body_util::Full;
 use rustls::RootCertStore;
 use std::{fmt, time::Duration};
+use tower::{Layer, Service};
 
 /// A year and a day: longer is a mistake of units.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -19,8 +23,12 @@ pub(in crate::source) struct Settings {
     connect_timeout: Duration,
     plaintext: bool,
     roots: Option<RootCertStore>,
+    /// The first is the outermost.
+    layers: Vec<Wrap>,
     mistake: Option<ConfigError>,
 }
+
+type Wrap = Box<dyn FnOnce(EndpointClient) -> EndpointClient + Send>;
 
 impl Settings {
     pub(in crate::source) fn new(url: &str) -> Self {
@@ -34,6 +42,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             plaintext: false,
             roots: None,
+            layers: Vec::new(),
             mistake,
         }
     }
@@ -59,6 +68,19 @@ impl Settings {
         }
     }
 
+    pub(in crate::source) fn layer<L, B>(&mut self, layer: L)
+    where
+        L: Layer<EndpointClient> + Send + 'static,
+        L::Service: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.layers.push(Box::new(move |client| client::boxed(layer.layer(client))));
+    }
+
     pub(in crate::source) fn wrong(&mut self, mistake: ConfigError) {
         self.mistake.get_or_insert(mistake);
     }
@@ -75,6 +97,7 @@ impl Settings {
             None => Roots::Unused,
         };
         let client = client::client(roots, self.connect_timeout)?;
+        let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint {
             url: self.url,
             client,

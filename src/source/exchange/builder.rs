@@ -1,17 +1,20 @@
 //! Settings of an exchange, checked when it is built.
 
-use super::{Exchange, Inner};
+use super::{Exchange, Inner, Place};
 use crate::{
-    ConfigError,
+    BoxError, ConfigError,
     source::{
-        answer,
-        endpoint::{AGENT, Settings},
+        answer::{self, Ends},
+        endpoint::{AGENT, EndpointClient, Settings, form},
     },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use http_body_util::Full;
 use std::{fmt, sync::Arc, time::Duration};
+use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
@@ -19,19 +22,25 @@ use zeroize::Zeroizing;
 /// What was set wrong is told by [`build`](Self::build), the first mistake first.
 #[must_use = "a builder does nothing until it builds"]
 pub struct ExchangeBuilder {
+    method: Method,
     endpoint: Settings,
     headers: HeaderMap,
-    body: Bytes,
-    token_at: Option<String>,
+    body: Option<Bytes>,
+    token: Place,
+    ends: Ends,
 }
 
 impl ExchangeBuilder {
-    pub(super) fn new(url: &str) -> Self {
+    pub(super) fn new(method: Method, url: &str) -> Self {
         let headers = HeaderMap::from_iter([
             (header::ACCEPT, HeaderValue::from_static("application/json")),
             (header::USER_AGENT, HeaderValue::from_static(AGENT)),
         ]);
-        Self { endpoint: Settings::new(url), headers, body: Bytes::new(), token_at: None }
+        let mut endpoint = Settings::new(url);
+        if matches!(method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
+            endpoint.wrong(ConfigError::NoMethodForTokens { method: method.clone() });
+        }
+        Self { method, endpoint, headers, body: None, token: Place::Usual, ends: Ends::default() }
     }
 
     /// Sends the credential in this header, as it is: `x-api-key`, for example. Each header is sent once, with what was set last.
@@ -70,14 +79,89 @@ impl ExchangeBuilder {
     }
 
     /// Sends this JSON as the body, with `content-type: application/json`, and keeps it secret. Without it the body is empty.
-    pub fn json(mut self, body: impl Into<String>) -> Self {
+    pub fn json(self, body: impl Into<String>) -> Self {
         let body = Zeroizing::new(body.into().into_bytes());
         if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
             let problem = "is no valid JSON: does a value in it need escaping?";
             return self.wrong(ConfigError::IllegalCredential { place: "the body".into(), problem });
         }
-        self.body = Bytes::from_owner(body);
-        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.content("application/json", body)
+    }
+
+    /// Sends these pairs as the body of a form, with `content-type: application/x-www-form-urlencoded`, and keeps them secret.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # let key = "secret";
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("http://localhost/identity/token")
+    ///     .form([("grant_type", "urn:ibm:params:oauth:grant-type:apikey"), ("apikey", key)])
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn form<K: AsRef<str>, V: AsRef<str>>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        self.content("application/x-www-form-urlencoded", form(&pairs))
+    }
+
+    /// Puts a tower layer around the exchange's own HTTP client: for an endpoint that wants a token itself, a signature, a log. Called again, the layer goes *inside* of those
+    /// before it, as in a [`ServiceBuilder`](tower::ServiceBuilder).
+    ///
+    /// An endpoint that wants a short-lived token of another kind gets it from a provider of its own. A GitHub App does it so: a JWT that it
+    /// signed is shown for the token of an installation.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn signed_jwt() -> String { "e30.e30.c2ln".into() }
+    /// use tower_jwt_refresh::{BoxError, JwtRefreshLayer, Token, TokenProvider, TokenRequest, source::Exchange};
+    ///
+    /// let app = TokenProvider::new(tower::service_fn(|_: TokenRequest| async { Ok::<_, BoxError>(Token::from_jwt(signed_jwt())?) }));
+    /// let installation = Exchange::post("https://api.github.com/app/installations/42/access_tokens")
+    ///     .layer(JwtRefreshLayer::new(app))
+    ///     .build()?;
+    /// let provider = TokenProvider::new(installation);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A credential that must be a new one for every exchange, such as an assertion with a `jti` (RFC 7523 section 3), is put on by a layer that makes it, here
+    /// [`MapRequestLayer`](tower::util::MapRequestLayer):
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # fn assertion() -> http::HeaderValue { http::HeaderValue::from_static("e30.e30.c2ln") }
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use tower::util::MapRequestLayer;
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("http://localhost/token")
+    ///     .layer(MapRequestLayer::new(|mut request: http::Request<Full<Bytes>>| {
+    ///         let mut assertion = assertion();
+    ///         assertion.set_sensitive(true);
+    ///         request.headers_mut().insert("x-assertion", assertion);
+    ///         request
+    ///     }))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - [`timeout`](Self::timeout) covers what a layer waits for; what it fails with is [`EndpointError::Layer`](crate::source::EndpointError::Layer).
+    ///   Where that is a [`TokenError`](crate::TokenError) that needs somebody to act, so does this source's.
+    /// - A header that was set here is there already: a [`JwtRefreshLayer`](crate::JwtRefreshLayer) leaves a request alone that has its header.
+    /// - The provider that this source feeds is no help for it: [`TokenError::Recursive`](crate::TokenError::Recursive).
+    /// - A layer sees the credential and the answer, tokens and all. Answers are unpacked after it.
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<EndpointClient> + Send + 'static,
+        L::Service: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.endpoint.layer(layer);
         self
     }
 
@@ -97,13 +181,42 @@ impl ExchangeBuilder {
 
     /// Where the token is in the answer, as a JSON pointer (RFC 6901): `/data/token`; `""` for an answer that is nothing but a JSON string. The
     /// lifetime is then looked for beside the token first, then at the top.
-    pub fn token_at(mut self, pointer: impl Into<String>) -> Self {
-        let pointer = pointer.into();
-        if !answer::is_pointer(&pointer) {
-            return self.wrong(ConfigError::NotAPointer(pointer));
-        }
-        self.token_at = Some(pointer);
-        self
+    pub fn token_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.token = Place::At(pointer))
+    }
+
+    /// The token is in this header of the answer, as it is or after `Bearer`, and not in its body, which may then be empty or no JSON. Of this and
+    /// [`token_at`](Self::token_at) the last one counts.
+    ///
+    /// OpenStack's Keystone does it so:
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # let login = "{}";
+    /// use http::HeaderName;
+    /// use tower_jwt_refresh::source::Exchange;
+    ///
+    /// let source = Exchange::post("https://keystone.example.com/v3/auth/tokens")
+    ///     .json(login)
+    ///     .token_from_header(HeaderName::from_static("x-subject-token"))
+    ///     .expiry_at("/token/expires_at")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn token_from_header(self, name: HeaderName) -> Self {
+        Self { token: Place::Header(name), ..self }
+    }
+
+    /// Where the token's lifetime is in the answer, as a JSON pointer to seconds: in place of `expires_in` and `expires_at`, which are then not
+    /// looked for.
+    pub fn lifetime_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.ends.lifetime = Some(pointer))
+    }
+
+    /// Where the moment of the token's end is in the answer, as a JSON pointer to seconds or milliseconds since 1970, or RFC 3339: in place of `expires_in`
+    /// and `expires_at`, which are then not looked for. With [`lifetime_at`](Self::lifetime_at) as well that one goes first.
+    pub fn expiry_at(self, pointer: impl Into<String>) -> Self {
+        self.pointer(pointer.into(), |this, pointer| this.ends.expiry = Some(pointer))
     }
 
     /// Sends the credential to another machine without TLS. Everybody on the way can read it, and the token: only for networks where
@@ -126,13 +239,23 @@ impl ExchangeBuilder {
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that
     /// cannot work.
     pub fn build(mut self) -> Result<Exchange, ConfigError> {
-        // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
-        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        if matches!(self.method, Method::GET | Method::HEAD) {
+            // RFC 9110 section 9.3.1: content has no meaning there.
+            if self.body.is_some() {
+                self.endpoint.wrong(ConfigError::BodyNotAllowed { method: self.method.clone() });
+            }
+        } else {
+            // hyper leaves it out for an empty body, and some servers answer 411 to a POST without it.
+            let length = self.body.as_ref().map_or(0, Bytes::len);
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
         Ok(Exchange(Arc::new(Inner {
             endpoint: self.endpoint.build()?,
+            method: self.method,
             headers: self.headers,
-            body: self.body,
-            token_at: self.token_at,
+            body: self.body.unwrap_or_default(),
+            token: self.token,
+            ends: self.ends,
         })))
     }
 
@@ -159,6 +282,20 @@ impl ExchangeBuilder {
             HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).expect("visible ASCII is a legal header value");
         value.set_sensitive(true);
         self.headers.insert(name, value);
+        self
+    }
+
+    fn pointer(mut self, pointer: String, set: impl FnOnce(&mut Self, String)) -> Self {
+        if !answer::is_pointer(&pointer) {
+            return self.wrong(ConfigError::NotAPointer(pointer));
+        }
+        set(&mut self, pointer);
+        self
+    }
+
+    fn content(mut self, kind: &'static str, body: Zeroizing<Vec<u8>>) -> Self {
+        self.body = Some(Bytes::from_owner(body));
+        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         self
     }
 
@@ -219,6 +356,19 @@ mod tests {
         illegal(Exchange::post(URL).basic("user:x", "s3cr3t"));
         illegal(Exchange::post(URL).basic("user", "s3cr3t\n"));
         illegal(Exchange::post(URL).json(r#"{"key":"s3cr3t" "#));
+    }
+
+    #[test]
+    fn a_method_that_cannot_work_is_refused() {
+        for method in [Method::CONNECT, Method::OPTIONS, Method::TRACE] {
+            let refused = mistake(Exchange::request(method.clone(), URL));
+            assert_eq!(refused, ConfigError::NoMethodForTokens { method });
+        }
+        for method in [Method::GET, Method::HEAD] {
+            let refused = ConfigError::BodyNotAllowed { method: method.clone() };
+            assert_eq!(mistake(Exchange::request(method.clone(), URL).json("{}")), refused);
+            assert_eq!(mistake(Exchange::request(method, URL).form([("key", "s3cr3t")])), refused);
+        }
     }
 
     #[test]

@@ -6,9 +6,16 @@ use super::{
     discovery::TokenEndpoint,
     grant::{Grant, Presented, Typed},
 };
-use crate::{BoxError, ConfigError, Token, TokenRequest, source::endpoint::Settings};
+use crate::{
+    BoxError, ConfigError, Token, TokenRequest,
+    source::endpoint::{EndpointClient, Settings},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
-use tower::Service;
+use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 /// Parameters that are the grant's, the client's, or have a setting of their own.
@@ -181,6 +188,25 @@ impl OAuth2Builder {
     /// was good for, and an API that misses it again says so again. A refusal of such a fetch is never taken as permanent, since it may be the wish that is refused.
     pub fn answer_challenges(mut self) -> Self {
         self.answers_challenges = true;
+        self
+    }
+
+    /// Wraps the HTTP client that asks the authorization server, for discovery too. Called again it adds one within: the first is the outermost, as with
+    /// [`ServiceBuilder`](tower::ServiceBuilder).
+    ///
+    /// For a proof of possession, a header that an API gateway wants, a log. Its errors are [`EndpointError::Layer`](crate::source::EndpointError::Layer);
+    /// [`timeout`](Self::timeout) covers what it waits for; it sees credentials and tokens. See [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<EndpointClient> + Send + 'static,
+        L::Service: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.endpoint.layer(layer);
         self
     }
 

@@ -167,9 +167,8 @@ impl Discovery {
 
     async fn find(&self, deadline: Deadline) -> Result<Arc<Found>, SourceError> {
         let mut known = deadline.bound("the issuer's metadata", self.known.lock()).await?;
-        let left = deadline.left();
         let Some((found, until)) = &*known else {
-            let found = Arc::new(self.ask(left).await?);
+            let found = Arc::new(self.ask(deadline.at).await?);
             *known = Some((Arc::clone(&found), Instant::now() + KEPT));
             return Ok(found);
         };
@@ -177,7 +176,7 @@ impl Discovery {
             return Ok(Arc::clone(found));
         }
         // Half the time, so that the endpoint that is known can still be asked.
-        match self.ask(left / 2).await {
+        match self.ask(deadline.half()).await {
             Ok(newer) => {
                 let newer = Arc::new(newer);
                 *known = Some((Arc::clone(&newer), Instant::now() + KEPT));
@@ -191,14 +190,13 @@ impl Discovery {
         }
     }
 
-    async fn ask(&self, limit: Duration) -> Result<Found, SourceError> {
-        let deadline = Deadline::after(limit);
+    async fn ask(&self, until: Instant) -> Result<Found, SourceError> {
         let mut last = None;
         for document in &self.documents {
             let mut request = Request::new(Full::<Bytes>::default());
             request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
             request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-            match document.within(deadline.left()).ask(request).await {
+            match document.ask_until(until, request).await {
                 Ok(reply) => match Metadata::read(&reply.body) {
                     Some(metadata) => return self.judge(metadata),
                     None => {

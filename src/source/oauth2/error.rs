@@ -96,7 +96,7 @@ impl OAuth2Error {
 /// The end of one fetch.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
-    at: Instant,
+    pub(super) at: Instant,
     limit: Duration,
 }
 
@@ -105,8 +105,10 @@ impl Deadline {
         Self { at: Instant::now() + limit, limit }
     }
 
-    pub(super) fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
+    /// The moment at which half of what is left is over.
+    pub(super) fn half(self) -> Instant {
+        let now = Instant::now();
+        now + self.at.saturating_duration_since(now) / 2
     }
 
     pub(super) async fn bound<T>(self, what: &'static str, future: impl Future<Output = T>) -> Result<T, SourceError> {
