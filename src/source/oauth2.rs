@@ -2,9 +2,9 @@
 //!
 //! [`OAuth2`] is the source. [`TokenEndpoint`] says where the server is, [`ClientAuth`] who the client is.
 
-// Not built on the crate `oauth2` (5.0): of these grants it has client credentials and refresh token, and no way to send another; it authenticates by
-// secret alone; its answer gives up on an `expires_in` in a string; its errors keep the whole body, and its secrets are Strings that nobody wipes; the HTTP
-// answer, with its `Date`, is gone by the time a caller gets the token. What is left to share is a form of some ten lines.
+// Not built on the crate `oauth2` (5.0): of these grants it has client credentials and refresh token, and no way to send another; it authenticates
+// by secret alone; its answer gives up on an `expires_in` in a string; its errors keep the whole body, and its secrets are Strings that nobody
+// wipes; the HTTP answer, with its `Date`, is gone by the time a caller gets the token. What is left to share is a form of some ten lines.
 
 mod auth;
 mod builder;
@@ -58,26 +58,29 @@ use zeroize::Zeroizing;
 /// Clones are one source: providers that share a refresh token must share its source, by clones.
 ///
 /// # The request
-/// A form, POSTed (RFC 6749 section 3.2) to the token endpoint, which is known or [discovered](TokenEndpoint::discover). HTTP/1.1 over TLS, a connection for each
-/// fetch, no redirects, as with [`Exchange`](super::Exchange).
+/// A form, POSTed (RFC 6749 section 3.2) to the token endpoint, which is known or [discovered](TokenEndpoint::discover). HTTP/1.1 over TLS, a
+/// connection for each fetch, no redirects, as with [`Exchange`](super::Exchange).
 ///
 /// # The answer
-/// The token is `access_token`. Its end is found as with [`Exchange`](super::Exchange): `expires_in`, `expires_at`, a JWT's `exp`, by the server's clock where its answer has
-/// a `Date`. A `token_type` other than Bearer (DPoP) is an error: such a token is no good by itself (RFC 6749 section 7.1). Of a token exchange `N_A` is taken too, for what is no access
-/// token (RFC 8693 section 2.2.1). Refresh tokens that come with other grants are not used: the grant itself gets the next token.
+/// The token is `access_token`. Its end is found as with [`Exchange`](super::Exchange): `expires_in`, `expires_at`, a JWT's `exp`, by the server's
+/// clock where its answer has a `Date`. A `token_type` other than Bearer (DPoP) is an error: such a token is no good by itself (RFC 6749 section
+/// 7.1). Of a token exchange `N_A` is taken too, for what is no access token (RFC 8693 section 2.2.1). Refresh tokens that come with other grants
+/// are not used: the grant itself gets the next token.
 ///
 /// # Refresh tokens
-/// A new one replaces the old in memory, and is given to [`on_rotation`](OAuth2Builder::on_rotation), before the access token that came with it is used. Without a new one the old
-/// stays (RFC 6749 section 6). No error ever drops it. It is shown by one fetch at a time, whoever asks, and each reads it anew.
+/// A new one replaces the old in memory, and is given to [`on_rotation`](OAuth2Builder::on_rotation), before the access token that came with it is
+/// used. Without a new one the old stays (RFC 6749 section 6). No error ever drops it. It is shown by one fetch at a time, whoever asks, and each
+/// reads it anew.
 ///
-/// If the process dies between the answer and the callback's end, the old one is what is kept: good where the server takes it until the new one is used, as it is not used before it
-/// is kept. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes reuse for theft at once, without a grace window
-/// (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give such a server's client a window of some seconds, most have a setting for it.
-/// After a login [`set_refresh_token`](Self::set_refresh_token) goes on with its token.
+/// If the process dies between the answer and the callback's end, the old one is what is kept: good where the server takes it until the new one is
+/// used, as it is not used before it is kept. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
+/// reuse for theft at once, without a grace window (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give
+/// such a server's client a window of some seconds, most have a setting for it. After a login [`set_refresh_token`](Self::set_refresh_token) goes
+/// on with its token.
 ///
 /// # Failures
-/// An [`EndpointError`] where the token endpoint is to blame, as told there, or an [`OAuth2Error`]. Neither holds a credential, a token, or an `error_description`, which
-/// may echo them.
+/// An [`EndpointError`] where the token endpoint is to blame, as told there, or an [`OAuth2Error`]. Neither holds a credential, a token, or an
+/// `error_description`, which may echo them.
 ///
 /// | what happened | error | asked again |
 /// | --- | --- | --- |
@@ -96,8 +99,8 @@ use zeroize::Zeroizing;
 /// | discovery: metadata of another issuer, or without a usable token endpoint | [`OtherIssuer`](OAuth2Error::OtherIssuer), [`NoTokenEndpoint`](OAuth2Error::NoTokenEndpoint) | seldom |
 ///
 /// # Cancel safety
-/// Dropping the future ends the request. The server may have minted a token that nobody gets, and spent a refresh token: see above. A callback that has begun goes on, at
-/// most for its 5 s.
+/// Dropping the future ends the request. The server may have minted a token that nobody gets, and spent a refresh token: see above. A callback that
+/// has begun goes on, at most for its 5 s.
 #[derive(Clone)]
 pub struct OAuth2(Arc<Inner>);
 
@@ -147,7 +150,8 @@ impl OAuth2 {
         OAuth2Builder::new(endpoint.into(), auth, Grant::JwtBearer(Presented::new("assertion", assertion)))
     }
 
-    /// Begins with a token of somebody else's server (RFC 8693). It comes from a source, which is asked anew for each fetch: a file that Kubernetes writes, a command, a closure.
+    /// Begins with a token of somebody else's server (RFC 8693). It comes from a source, which is asked anew for each fetch: a file that Kubernetes
+    /// writes, a command, a closure.
     pub fn token_exchange<S>(endpoint: impl Into<TokenEndpoint>, auth: ClientAuth, subject_token: S) -> OAuth2Builder
     where
         S: Service<TokenRequest, Response = Token> + Send + 'static,

@@ -45,12 +45,12 @@ impl ClientAuth {
         Self(checked(&id, Some(&secret)).map(|()| Kind::Post { id, secret }))
     }
 
-    /// By a JWT that is signed anew for each fetch (RFC 7523 section 2.2). The key never leaves this process; servers that remember the `jti` refuse the same
-    /// assertion twice.
+    /// By a JWT that is signed anew for each fetch (RFC 7523 section 2.2). The key never leaves this process; servers that remember the `jti`
+    /// refuse the same assertion twice.
     ///
     /// It lives for 60 s, says `iss` and `sub` of the client's id, and is for the issuer where that is known by
-    /// [discovery](super::TokenEndpoint::discover), else for the token endpoint's URL. The issuer is what servers are moving to: several endpoints can share
-    /// one that a hostile server names as its own, the issuer is checked. A server that takes the other only is told so by
+    /// [discovery](super::TokenEndpoint::discover), else for the token endpoint's URL. The issuer is what servers are moving to: several endpoints
+    /// can share one that a hostile server names as its own, the issuer is checked. A server that takes the other only is told so by
     /// [`audience`](Self::audience).
     ///
     /// Its times are this machine's clock's: see [`SignedJwt`].

@@ -54,8 +54,8 @@ impl OAuth2Builder {
         Self { endpoint: place.settings(), place, auth, grant, params: Vec::new(), answers_challenges: false }
     }
 
-    /// What the token shall be good for: names between spaces (RFC 6749 section 3.3). Set again, it replaces. Without it the server decides; with a refresh token, it
-    /// stays what was granted, and no more can be had (section 6).
+    /// What the token shall be good for: names between spaces (RFC 6749 section 3.3). Set again, it replaces. Without it the server decides; with a
+    /// refresh token, it stays what was granted, and no more can be had (section 6).
     pub fn scope(self, scope: impl Into<String>) -> Self {
         let scope = scope.into();
         let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
@@ -65,7 +65,8 @@ impl OAuth2Builder {
         self.put("scope", scope)
     }
 
-    /// Whom the token shall be for, by a name that the server knows (RFC 8693 section 2.1; many take it with other grants too). Set again, it adds one.
+    /// Whom the token shall be for, by a name that the server knows (RFC 8693 section 2.1; many take it with other grants too). Set again, it adds
+    /// one.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.params.push(("audience".to_owned(), Zeroizing::new(audience.into())));
         self
@@ -103,8 +104,9 @@ impl OAuth2Builder {
         self.put(&name, value.into())
     }
 
-    /// What the subject token of a token exchange is called (RFC 8693 section 3). Default `urn:ietf:params:oauth:token-type:jwt`, since what proves an identity to somebody
-    /// else's server mostly is one: a projected service account's token, a cloud's identity token, what [`SignedJwt`](crate::source::SignedJwt) signs.
+    /// What the subject token of a token exchange is called (RFC 8693 section 3). Default `urn:ietf:params:oauth:token-type:jwt`, since what proves
+    /// an identity to somebody else's server mostly is one: a projected service account's token, a cloud's identity token, what
+    /// [`SignedJwt`](crate::source::SignedJwt) signs.
     pub fn subject_token_type(mut self, uri: impl Into<String>) -> Self {
         match &mut self.grant {
             Grant::TokenExchange { subject, .. } => {
@@ -142,8 +144,8 @@ impl OAuth2Builder {
         }
     }
 
-    /// Keeps a new refresh token where a restart finds it. Called with it, and awaited, before the access token that came with it is used; later fetches wait as well, so
-    /// two calls never overlap.
+    /// Keeps a new refresh token where a restart finds it. Called with it, and awaited, before the access token that came with it is used; later
+    /// fetches wait as well, so two calls never overlap.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -163,9 +165,10 @@ impl OAuth2Builder {
     /// # Ok(()) }
     /// ```
     ///
-    /// If it fails, panics, or does not end within 5 s (then it is dropped), the fetch succeeds all the same: the access token is good, and this process holds the new
-    /// refresh token. It is logged once, and the callback is called again with the next fetch. Until one succeeds, *a restart would show a spent refresh token*, which many servers
-    /// answer by withdrawing all that came from it. A provider that drops its fetch does not stop the callback.
+    /// If it fails, panics, or does not end within 5 s (then it is dropped), the fetch succeeds all the same: the access token is good, and this
+    /// process holds the new refresh token. It is logged once, and the callback is called again with the next fetch. Until one succeeds, *a restart
+    /// would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A provider that drops its fetch does not
+    /// stop the callback.
     pub fn on_rotation<F, A>(mut self, keep: F) -> Self
     where
         F: Fn(&str) -> A + Send + Sync + 'static,
@@ -181,21 +184,24 @@ impl OAuth2Builder {
     }
 
     /// Asks for what an API's 401 names: `error="insufficient_claims"` with `claims` (Microsoft's continuous access evaluation) as `claims`,
-    /// `error="insufficient_user_authentication"` (RFC 9470 section 3) as `acr_values` and `max_age`. Off by default: it lets an API word a part of the token request.
+    /// `error="insufficient_user_authentication"` (RFC 9470 section 3) as `acr_values` and `max_age`. Off by default: it lets an API word a part of
+    /// the token request.
     ///
-    /// Only of a `Bearer` challenge, of up to 4 KiB, and only well-formed: `claims` must be base64 of a JSON object, `max_age` digits. Anything else
-    /// is ignored, and the fetch goes on without. What was asked for is sent with this one fetch, and not with later ones: the server keeps what the login
-    /// was good for, and an API that misses it again says so again. A refusal of such a fetch is never taken as permanent, since it may be the wish that is refused.
+    /// Only of a `Bearer` challenge, of up to 4 KiB, and only well-formed: `claims` must be base64 of a JSON object, `max_age` digits. Anything
+    /// else is ignored, and the fetch goes on without. What was asked for is sent with this one fetch, and not with later ones: the server keeps
+    /// what the login was good for, and an API that misses it again says so again. A refusal of such a fetch is never taken as permanent, since it
+    /// may be the wish that is refused.
     pub fn answer_challenges(mut self) -> Self {
         self.answers_challenges = true;
         self
     }
 
-    /// Wraps the HTTP client that asks the authorization server, for discovery too. Called again it adds one within: the first is the outermost, as with
-    /// [`ServiceBuilder`](tower::ServiceBuilder).
+    /// Wraps the HTTP client that asks the authorization server, for discovery too. Called again it adds one within: the first is the outermost, as
+    /// with [`ServiceBuilder`](tower::ServiceBuilder).
     ///
-    /// For a proof of possession, a header that an API gateway wants, a log. Its errors are [`EndpointError::Layer`](crate::source::EndpointError::Layer);
-    /// [`timeout`](Self::timeout) covers what it waits for; it sees credentials and tokens. See [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
+    /// For a proof of possession, a header that an API gateway wants, a log. Its errors are
+    /// [`EndpointError::Layer`](crate::source::EndpointError::Layer); [`timeout`](Self::timeout) covers what it waits for; it sees credentials and
+    /// tokens. See [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
     pub fn layer<L, B>(mut self, layer: L) -> Self
     where
         L: Layer<EndpointClient> + Send + 'static,
@@ -210,8 +216,8 @@ impl OAuth2Builder {
         self
     }
 
-    /// A fetch that has not ended by then has failed: discovery, what is shown, the wait for another fetch with the same refresh token, and the request
-    /// itself. Default 20 s: with the 5 s of [`on_rotation`](Self::on_rotation) below the provider's
+    /// A fetch that has not ended by then has failed: discovery, what is shown, the wait for another fetch with the same refresh token, and the
+    /// request itself. Default 20 s: with the 5 s of [`on_rotation`](Self::on_rotation) below the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout) of 30 s, so that no token is lost, and the error names the endpoint.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.endpoint.timeout(timeout);
@@ -226,7 +232,8 @@ impl OAuth2Builder {
     }
 
     /// Sends the credential to another machine without TLS. Everybody on the way can read it, and the token: only for networks where
-    /// something else encrypts. Of an issuer that is [discovered](TokenEndpoint::discover), both it and the endpoint that it names may then be plaintext.
+    /// something else encrypts. Of an issuer that is [discovered](TokenEndpoint::discover), both it and the endpoint that it names may then be
+    /// plaintext.
     pub fn allow_plaintext(mut self) -> Self {
         self.endpoint.allow_plaintext();
         self
@@ -242,8 +249,8 @@ impl OAuth2Builder {
     /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them.
     ///
     /// # Errors
-    /// [`ConfigError`] for a URL or issuer that is none, plaintext to another machine, a credential that cannot be sent, a setting of another grant, and other settings that
-    /// cannot work.
+    /// [`ConfigError`] for a URL or issuer that is none, plaintext to another machine, a credential that cannot be sent, a setting of another
+    /// grant, and other settings that cannot work.
     pub fn build(self) -> Result<OAuth2, ConfigError> {
         let endpoint = self.endpoint.build()?;
         Ok(OAuth2(Arc::new(Inner {

@@ -42,12 +42,12 @@ impl TokenEndpoint {
         Self(Place::Url(url.into()))
     }
 
-    /// The token endpoint that this issuer's metadata names: `https://login.example.com/tenant`, exactly as the server writes itself, since the metadata must say the
-    /// same, letter by letter (RFC 8414 section 3.3).
+    /// The token endpoint that this issuer's metadata names: `https://login.example.com/tenant`, exactly as the server writes itself, since the
+    /// metadata must say the same, letter by letter (RFC 8414 section 3.3).
     ///
-    /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is not there,
-    /// at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token endpoint
-    /// answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on.
+    /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
+    /// not there, at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token
+    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self(Place::Issuer(issuer.into()))
     }
@@ -70,7 +70,7 @@ impl TokenEndpoint {
                 methods: None,
                 doubted: AtomicBool::new(false),
             })),
-            Place::Issuer(issuer) => Location::Discovered(Discovery::new(issuer.into(), endpoint)?),
+            Place::Issuer(issuer) => Location::Discovered(Box::new(Discovery::new(issuer.into(), &endpoint)?)),
         })
     }
 }
@@ -89,7 +89,7 @@ impl From<String> for TokenEndpoint {
 
 pub(super) enum Location {
     Known(Arc<Found>),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 /// A token endpoint.
@@ -154,7 +154,7 @@ impl Found {
 }
 
 impl Discovery {
-    fn new(issuer: Arc<str>, endpoint: Endpoint) -> Result<Self, ConfigError> {
+    fn new(issuer: Arc<str>, endpoint: &Endpoint) -> Result<Self, ConfigError> {
         let base = issuer.trim_end_matches('/');
         let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -197,12 +197,12 @@ impl Discovery {
             request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
             request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
             match document.ask_until(until, request).await {
-                Ok(reply) => match Metadata::read(&reply.body) {
-                    Some(metadata) => return self.judge(metadata),
-                    None => {
-                        last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }))
+                Ok(reply) => {
+                    if let Some(metadata) = Metadata::read(&reply.body) {
+                        return self.judge(metadata);
                     }
-                },
+                    last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }));
+                }
                 Err(failed) => {
                     let absent = is_absent(&failed.error);
                     // No credential was shown, so none was refused: what denies the document may be a deployment that heals.

@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Why an [`OAuth2`](super::OAuth2) source gave no token, where an [`EndpointError`](crate::source::EndpointError) alone does not say it.
 ///
-/// Neither this nor its `source` chain quotes a credential, a token, or an `error_description`. What metadata says of issuers is quoted, escaped and
-/// cut: it was fetched without a credential.
+/// Neither this nor its `source` chain quotes a credential, a token, or an `error_description`. What metadata says of issuers is quoted, escaped
+/// and cut: it was fetched without a credential.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OAuth2Error {

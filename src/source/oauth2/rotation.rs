@@ -1,8 +1,8 @@
 //! The refresh token: one at a time may be shown, and its successor is kept before anything else is done.
 //!
 //! Whoever fetches holds the lock from before the token is read until its successor is kept. So no two fetches show the same token, which a server
-//! that rotates them takes for theft, and the callback sees successors in their order. The callback runs in a task of its own that takes the lock along:
-//! a fetch that is dropped meanwhile does not stop it.
+//! that rotates them takes for theft, and the callback sees successors in their order. The callback runs in a task of its own that takes the lock
+//! along: a fetch that is dropped meanwhile does not stop it.
 
 use crate::BoxError;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
