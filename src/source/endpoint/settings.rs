@@ -2,7 +2,9 @@
 
 use super::{
     Endpoint, Url,
-    client::{self, EndpointClient, Roots},
+    client::{self, EndpointClient},
+    proxy::{Environment, Proxy, of_environment},
+    roots::Roots,
 };
 use crate::{BoxError, ConfigError, scope::is_loopback};
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use http_body_util::Full;
 use rustls::RootCertStore;
 use std::{fmt, time::Duration};
 use tower::{Layer, Service};
+use zeroize::Zeroizing;
 
 /// A year and a day: longer is a mistake of units.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -23,9 +26,17 @@ pub(in crate::source) struct Settings {
     connect_timeout: Duration,
     plaintext: bool,
     roots: Option<RootCertStore>,
+    way: Way,
     /// The first is the outermost.
     layers: Vec<Wrap>,
     mistake: Option<ConfigError>,
+}
+
+enum Way {
+    Environment,
+    Straight,
+    /// A proxy's URL.
+    Proxy(Zeroizing<String>),
 }
 
 type Wrap = Box<dyn FnOnce(EndpointClient) -> EndpointClient + Send>;
@@ -42,6 +53,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             plaintext: false,
             roots: None,
+            way: Way::Environment,
             layers: Vec::new(),
             mistake,
         }
@@ -68,6 +80,14 @@ impl Settings {
         }
     }
 
+    pub(in crate::source) fn no_proxy(&mut self) {
+        self.way = Way::Straight;
+    }
+
+    pub(in crate::source) fn proxy(&mut self, url: String) {
+        self.way = Way::Proxy(Zeroizing::new(url));
+    }
+
     pub(in crate::source) fn layer<L, B>(&mut self, layer: L)
     where
         L: Layer<EndpointClient> + Send + 'static,
@@ -86,6 +106,10 @@ impl Settings {
     }
 
     pub(in crate::source) fn build(self) -> Result<Endpoint, ConfigError> {
+        self.build_in(&|name| std::env::var_os(name))
+    }
+
+    fn build_in(self, environment: Environment<'_>) -> Result<Endpoint, ConfigError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
@@ -94,12 +118,20 @@ impl Settings {
         if !tls && !self.plaintext && !is_loopback(host) {
             return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
         }
+        let proxy = match &self.way {
+            // Nobody else reaches this machine by that name.
+            _ if is_loopback(host) => None,
+            Way::Straight => None,
+            Way::Environment => of_environment(&self.url.uri, environment)?,
+            Way::Proxy(url) => Some(Proxy::parse(url, &self.url.uri, "`proxy`")?),
+        };
+        let tls = tls || proxy.as_ref().is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
             _ if !tls => Roots::Unused,
             Some(roots) => Roots::Only(roots),
             None => Roots::System,
         };
-        let client = client::client(roots, self.connect_timeout)?;
+        let client = client::client(roots.tls()?, proxy, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint { url: self.url, client, timeout: self.timeout })
     }
