@@ -249,6 +249,14 @@ pub enum ConfigError {
         /// As set.
         method: http::Method,
     },
+    /// A proxy that cannot be used. Not quoted: it may hold a password.
+    #[error("the proxy in {place} {problem}")]
+    IllegalProxy {
+        /// Where it was named.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
     /// No certificates to check servers by.
     #[error("{problem}")]
     RootCertificates {

@@ -325,3 +325,31 @@ async fn many_providers_over_one_source_ask_the_issuer_once() {
     }
     assert_eq!(paths(&server).iter().filter(|path| *path == RFC_8414).count(), 1);
 }
+
+#[tokio::test]
+async fn the_way_to_the_endpoint_that_was_found_is_its_own() {
+    let proxy = Server::new(|_| ok(r#"{"access_token":"t"}"#)).await;
+    let server = judging(|asked| {
+        let origin = asked.origin();
+        ok(&format!(r#"{{"issuer":"{origin}/tenant","token_endpoint":"http://login.example.test/token"}}"#))
+    })
+    .await;
+    let source = discovering(&server).allow_plaintext().proxy(format!("http://127.0.0.1:{}", proxy.port));
+    once(source).await.unwrap();
+    assert_eq!(paths(&server), [RFC_8414], "this machine is asked without a proxy");
+    assert_eq!(paths(&proxy), ["http://login.example.test/token"]);
+}
+
+#[tokio::test]
+async fn layers_see_the_discovery_and_the_request_for_a_token() {
+    let server = with_metadata(token).await;
+    let layer = || {
+        tower::util::MapRequestLayer::new(|mut request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+            request.headers_mut().insert("x-gateway", http::HeaderValue::from_static("key"));
+            request
+        })
+    };
+    once(discovering(&server).layer(layer())).await.unwrap();
+    assert!(asked(&server).iter().all(|asked| asked.header("x-gateway") == Some("key")));
+    assert_eq!(paths(&server), [RFC_8414, "/token"]);
+}

@@ -1,4 +1,4 @@
-//! The refresh token: its successor is kept before anything else, no error drops it, and no two fetches show the same one.
+//! The refresh token: its successor is shown next, no error drops it, and no two fetches show the same one.
 
 #[path = "support/oauth2.rs"]
 mod oauth2;
@@ -6,52 +6,25 @@ mod oauth2;
 mod server;
 mod support;
 
-use oauth2::{asked, once, provider, provider_of, refreshing, rotating, token_requests};
-use server::{Server, Step, answer, is_permanent, ok};
-use std::{
-    future::pending,
-    sync::{Arc, Mutex},
-    time::Duration,
+use oauth2::{
+    Kept, once, provider, provider_of, refreshing, request, rotating, shown, token_requests, with_refresh_token,
 };
-use support::{HOUR, Logs, SECOND};
-use tokio::sync::{Semaphore, mpsc};
+use server::{Server, Step, answer, is_permanent, ok};
+use support::{HOUR, SECOND};
 use tower::{Service, ServiceExt};
 use tower_jwt_refresh::{
-    BoxError, ConfigError, TokenProvider,
+    ConfigError,
     source::{
         EndpointError,
         oauth2::{ClientAuth, OAuth2, OAuth2Error},
     },
 };
 
-/// The refresh tokens that were shown, in their order.
-fn shown(server: &Server) -> Vec<String> {
-    asked(server).iter().map(|asked| asked.param("refresh_token").unwrap()).collect()
-}
-
-fn body(refresh_token: &str) -> String {
-    format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh_token}"}}"#)
-}
-
-/// What a callback was given.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<String>>>);
-
-impl Kept {
-    fn put(&self, token: &str) {
-        self.0.lock().unwrap().push(token.to_owned());
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-}
-
 // Scenario 66.
 #[tokio::test]
 async fn a_new_refresh_token_is_shown_next_and_without_one_the_old_stays() {
     let server = Server::new(|count| match count {
-        0 => ok(&body("r2")),
+        0 => with_refresh_token("r2"),
         1 => ok(r#"{"access_token":"t","refresh_token":null}"#),
         2 => ok(r#"{"access_token":"t","refresh_token":""}"#),
         _ => ok(r#"{"access_token":"t"}"#),
@@ -73,7 +46,7 @@ async fn a_new_refresh_token_is_shown_next_and_without_one_the_old_stays() {
 
 #[tokio::test]
 async fn the_same_refresh_token_again_is_no_new_one() {
-    let server = Server::new(|_| ok(&body("r1"))).await;
+    let server = Server::new(|_| with_refresh_token("r1")).await;
     let kept = Kept::default();
     let keeper = kept.clone();
     once(refreshing(&server).on_rotation(move |new| {
@@ -83,125 +56,6 @@ async fn the_same_refresh_token_again_is_no_new_one() {
     .await
     .unwrap();
     assert!(kept.all().is_empty());
-}
-
-#[tokio::test]
-async fn the_new_refresh_token_is_kept_before_the_access_token_is_there() {
-    let server = rotating().await;
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let permits = Arc::new(Semaphore::new(0));
-    let wait = Arc::clone(&permits);
-    let (provider, _) = provider(refreshing(&server).on_rotation(move |new| {
-        entered.send(new.to_owned()).unwrap();
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await?.forget();
-            Ok(())
-        }
-    }));
-    let waiting = tokio::spawn({
-        let provider = provider.clone();
-        async move { provider.token().await }
-    });
-    assert_eq!(entries.recv().await.unwrap(), "r2");
-    support::settle().await;
-    assert!(provider.current().is_none(), "the callback has not ended");
-    permits.add_permits(1);
-    assert_eq!(waiting.await.unwrap().unwrap().expose_secret(), "t1");
-}
-
-// Scenario 124.
-#[tokio::test]
-async fn shutdown_waits_until_the_callback_has_kept_the_new_refresh_token() {
-    let server = rotating().await;
-    let (kept, permits) = (Kept::default(), Arc::new(Semaphore::new(0)));
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let (keeper, wait) = (kept.clone(), Arc::clone(&permits));
-    let (provider, _) = provider(refreshing(&server).on_rotation(move |new| {
-        entered.send(()).unwrap();
-        let (keeper, wait, new) = (keeper.clone(), Arc::clone(&wait), new.to_owned());
-        async move {
-            wait.acquire().await?.forget();
-            keeper.put(&new);
-            Ok(())
-        }
-    }));
-    assert!(provider.try_token().is_none());
-    entries.recv().await.unwrap();
-    let down = tokio::spawn({
-        let provider = provider.clone();
-        async move { provider.shutdown().await }
-    });
-    support::settle().await;
-    assert!(!down.is_finished());
-    permits.add_permits(1);
-    down.await.unwrap();
-    assert_eq!(kept.all(), ["r2"]);
-}
-
-#[tokio::test]
-async fn a_callback_that_fails_or_panics_costs_no_token_is_warned_of_once_and_called_again() {
-    for panics in [false, true] {
-        let (logs, _guard) = Logs::listen();
-        let server =
-            Server::new(|count| if count == 0 { ok(&body("r2-s3cr3t")) } else { ok(r#"{"access_token":"t"}"#) }).await;
-        let kept = Kept::default();
-        let keeper = kept.clone();
-        let (provider, clock) = provider(refreshing(&server).on_rotation(move |new| {
-            keeper.put(new);
-            let calls = keeper.all().len();
-            assert!(!(panics && calls <= 2), "a bug of the callback");
-            async move { if calls <= 2 { Err("the disk is full".into()) } else { Ok(()) } }
-        }));
-        for _ in 0..5 {
-            let _ = provider.refresh().await;
-            clock.advance(HOUR);
-        }
-        assert_eq!(shown(&server), ["r1", "r2-s3cr3t", "r2-s3cr3t", "r2-s3cr3t", "r2-s3cr3t"], "panics: {panics}");
-        assert_eq!(kept.all(), ["r2-s3cr3t"; 3], "until it was kept");
-        let warnings: Vec<_> = logs.warnings().into_iter().filter(|line| line.contains("on_rotation")).collect();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].contains(if panics { "it panicked" } else { "the disk is full" }), "{warnings:?}");
-        assert!(!logs.text().contains("s3cr3t"), "{}", logs.text());
-    }
-}
-
-#[tokio::test]
-async fn a_callback_that_hangs_is_dropped_after_five_seconds_and_costs_no_token() {
-    let (logs, _guard) = Logs::listen();
-    let server = rotating().await;
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let gone = Arc::new(());
-    let held = Arc::downgrade(&gone);
-    let gone = Mutex::new(Some(gone));
-    let (provider, clock) = provider(refreshing(&server).on_rotation(move |_| {
-        entered.send(()).unwrap();
-        let gone = gone.lock().unwrap().take();
-        async move {
-            if let Some(_gone) = gone {
-                pending::<()>().await;
-            }
-            Ok(())
-        }
-    }));
-    let waiting = tokio::spawn({
-        let provider = provider.clone();
-        async move { provider.token().await }
-    });
-    entries.recv().await.unwrap();
-    // The answer is read: nothing waits for the socket while tokio's clock is moved by hand.
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_millis(4999)).await;
-    support::settle().await;
-    assert!(!waiting.is_finished());
-    tokio::time::advance(Duration::from_millis(2)).await;
-    assert_eq!(waiting.await.unwrap().unwrap().expose_secret(), "t1");
-    tokio::time::resume();
-    assert_eq!(held.strong_count(), 0, "dropped");
-    assert!(logs.text().contains("did not end within 5s"), "{}", logs.text());
-    clock.advance(HOUR);
-    provider.token().await.unwrap();
-    assert_eq!(shown(&server), ["r1", "r2"]);
 }
 
 // icerockdev/moko-network#24, DuendeArchive/Support#966.
@@ -265,7 +119,7 @@ async fn a_timeout_and_a_transient_failure_show_the_same_refresh_token_again() {
         0 => vec![Step::Hang],
         1 => answer("503 Service Unavailable", "", ""),
         2 => vec![Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"acc".to_vec())],
-        _ => ok(&body("r2")),
+        _ => with_refresh_token("r2"),
     })
     .await;
     let (provider, clock) = provider(refreshing(&server).timeout(SECOND / 10));
@@ -279,9 +133,9 @@ async fn a_timeout_and_a_transient_failure_show_the_same_refresh_token_again() {
 
 #[tokio::test]
 async fn a_fetch_that_is_dropped_before_the_answer_shows_the_same_refresh_token_again_and_blocks_nobody() {
-    let server = Server::new(|count| if count == 0 { vec![Step::Hang] } else { ok(&body("r2")) }).await;
+    let server = Server::new(|count| if count == 0 { vec![Step::Hang] } else { with_refresh_token("r2") }).await;
     let mut source = refreshing(&server).build().unwrap();
-    let request = capture().await;
+    let request = request().await;
     let fetch = tokio::spawn(source.ready().await.unwrap().call(request));
     while server.asked().is_empty() {
         tokio::task::yield_now().await;
@@ -293,49 +147,10 @@ async fn a_fetch_that_is_dropped_before_the_answer_shows_the_same_refresh_token_
 }
 
 #[tokio::test]
-async fn a_fetch_that_is_dropped_while_the_callback_runs_does_not_stop_it_and_the_next_waits_for_it() {
-    let server = rotating().await;
-    let (kept, permits) = (Kept::default(), Arc::new(Semaphore::new(0)));
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let (keeper, wait) = (kept.clone(), Arc::clone(&permits));
-    let source = refreshing(&server).on_rotation(move |new| {
-        entered.send(()).unwrap();
-        let (keeper, wait, new) = (keeper.clone(), Arc::clone(&wait), new.to_owned());
-        async move {
-            wait.acquire().await?.forget();
-            keeper.put(&new);
-            Ok(())
-        }
-    });
-    let mut source = source.build().unwrap();
-    let fetch = tokio::spawn(source.ready().await.unwrap().call(capture().await));
-    entries.recv().await.unwrap();
-    fetch.abort();
-    assert!(fetch.await.unwrap_err().is_cancelled());
-    let next = tokio::spawn(once_of(source));
-    support::settle().await;
-    assert_eq!(shown(&server), ["r1"], "the first callback has not ended");
-    permits.add_permits(2);
-    next.await.unwrap().unwrap();
-    assert_eq!((shown(&server), kept.all()), (vec!["r1".into(), "r2".into()], vec!["r2".into(), "r3".into()]));
-}
-
-/// What a provider asks a source.
-async fn capture() -> tower_jwt_refresh::TokenRequest {
-    let (send, mut receive) = mpsc::unbounded_channel();
-    let source = tower::service_fn(move |request| {
-        send.send(request).unwrap();
-        async { Err::<_, BoxError>("captured".into()) }
-    });
-    assert!(TokenProvider::new(source).token().await.is_err());
-    receive.recv().await.unwrap()
-}
-
-#[tokio::test]
 async fn a_refresh_token_is_kept_though_the_access_token_beside_it_is_of_no_use() {
     for useless in [r#""access_token":7"#, r#""access_token":"t","token_type":"DPoP""#, r#""access_token":"a\nb""#] {
         let server = Server::new(move |count| {
-            if count == 0 { ok(&format!(r#"{{{useless},"refresh_token":"r2"}}"#)) } else { ok(&body("r3")) }
+            if count == 0 { ok(&format!(r#"{{{useless},"refresh_token":"r2"}}"#)) } else { with_refresh_token("r3") }
         })
         .await;
         let kept = Kept::default();
@@ -357,7 +172,7 @@ async fn a_refresh_token_is_kept_though_the_access_token_beside_it_is_of_no_use(
 async fn invalid_grant_is_permanent_and_not_hammered_and_drops_nothing() {
     let server = Server::new(|count| match count {
         0 => answer("400 Bad Request", "", r#"{"error":"invalid_grant","error_description":"r1 is revoked"}"#),
-        _ => ok(&body("r2")),
+        _ => with_refresh_token("r2"),
     })
     .await;
     let (provider, clock) = provider(refreshing(&server));
@@ -374,7 +189,7 @@ async fn invalid_grant_is_permanent_and_not_hammered_and_drops_nothing() {
 #[tokio::test]
 async fn after_a_login_its_refresh_token_goes_on_and_the_provider_heals_at_once() {
     let server = oauth2::judging(|asked| match asked.param("refresh_token").as_deref() {
-        Some("login") => ok(&body("r2")),
+        Some("login") => with_refresh_token("r2"),
         _ => answer("400 Bad Request", "", r#"{"error":"invalid_grant"}"#),
     })
     .await;
@@ -393,7 +208,7 @@ async fn after_a_login_its_refresh_token_goes_on_and_the_provider_heals_at_once(
 
 #[tokio::test]
 async fn refresh_tokens_that_come_with_other_grants_are_not_used() {
-    let server = Server::new(|_| ok(&body("r2"))).await;
+    let server = Server::new(|_| with_refresh_token("r2")).await;
     let (provider, clock) = provider(oauth2::client_credentials(&server));
     for _ in 0..2 {
         provider.refresh().await.unwrap();

@@ -6,7 +6,9 @@ mod body;
 mod client;
 mod error;
 mod form;
+mod proxy;
 mod refusal;
+mod roots;
 mod settings;
 
 pub use client::EndpointClient;

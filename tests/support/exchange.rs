@@ -31,6 +31,8 @@ pub enum Step {
     Hang,
     /// Closes it at once, by a reset.
     Reset,
+    /// Closes it without TLS's word that this is the end.
+    Vanish,
 }
 
 /// What a server speaks over.
@@ -154,6 +156,7 @@ where
             }
             // Until the client is gone.
             Step::Hang => stream.read(&mut [0]).await.map(drop),
+            Step::Vanish => return,
             Step::Reset => return stream.tcp().set_zero_linger().unwrap(),
         };
         if sent.is_err() {

@@ -194,6 +194,7 @@ fn statuses() -> Vec<Case> {
         300..=399 => error(Kind::Redirected, "the credential is not sent there"),
         401 | 403 => refused(Kind::Refused, "refuses the credential"),
         404 | 405 | 410 => error(Kind::Status, "is this the URL of the token endpoint?"),
+        407 => error(Kind::Status, "that is a proxy"),
         408 | 425 | 429 | 503 => error(Kind::Status, "asked again later"),
         400..=499 => error(Kind::Status, "does not understand the request"),
         500..=599 => error(Kind::Status, "it is in trouble"),

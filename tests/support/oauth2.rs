@@ -5,9 +5,13 @@
 use super::server::{Server, Step, answer, chain, ok};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::sync::mpsc;
 use tower_jwt_refresh::{
-    Token, TokenError, TokenProvider,
+    BoxError, Token, TokenError, TokenProvider, TokenRequest,
     clock::ManualClock,
     source::oauth2::{ClientAuth, OAuth2, OAuth2Builder, OAuth2Error},
 };
@@ -134,4 +138,39 @@ pub fn oauth2_error(error: &TokenError) -> &OAuth2Error {
 pub fn claims(jwt: &str) -> Value {
     let payload = jwt.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+/// The refresh tokens that were shown, in their order.
+pub fn shown(server: &Server) -> Vec<String> {
+    asked(server).iter().map(|asked| asked.param("refresh_token").unwrap()).collect()
+}
+
+/// An answer with this refresh token.
+pub fn with_refresh_token(refresh_token: &str) -> Vec<Step> {
+    ok(&format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh_token}"}}"#))
+}
+
+/// What a callback was given.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Vec<String>>>);
+
+impl Kept {
+    pub fn put(&self, token: &str) {
+        self.0.lock().unwrap().push(token.to_owned());
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// What a provider asks a source.
+pub async fn request() -> TokenRequest {
+    let (send, mut receive) = mpsc::unbounded_channel();
+    let source = tower::service_fn(move |request| {
+        send.send(request).unwrap();
+        async { Err::<_, BoxError>("captured".into()) }
+    });
+    assert!(TokenProvider::new(source).token().await.is_err());
+    receive.recv().await.unwrap()
 }

@@ -1,5 +1,6 @@
 //! Why an endpoint gave no token, and whether asking again can help.
 
+use super::proxy::Proxied;
 use crate::{
     BoxError, SourceError, TokenError,
     source::{AnswerError, chain},
@@ -20,6 +21,19 @@ pub enum EndpointError {
     Connect {
         /// Where to.
         endpoint: Arc<str>,
+        /// The client's error.
+        #[source]
+        error: BoxError,
+    },
+    /// No connection through the proxy: it is not there, wants another user and password, or does not let anybody through to there.
+    #[error(
+        "no connection to {endpoint} through {proxy}: check the proxy's address, user and password, and what it lets through; `no_proxy`, or the variable NO_PROXY, goes around it"
+    )]
+    Proxy {
+        /// Where to.
+        endpoint: Arc<str>,
+        /// Through which, without user and password.
+        proxy: Arc<str>,
         /// The client's error.
         #[source]
         error: BoxError,
@@ -110,6 +124,7 @@ pub enum EndpointError {
 
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        407 => "that is a proxy, which wants a user and password: write them into its URL",
         404 | 405 | 410 => "is this the URL of the token endpoint?",
         403 | 408 | 425 | 429 | 503 => "it wants to be asked again later",
         400..500 => "it does not understand the request; look at how the credential is sent",
@@ -125,7 +140,10 @@ impl EndpointError {
         let Some(client) = own.filter_map(|error| error.downcast_ref::<legacy::Error>()).next() else {
             return Self::Layer { endpoint, error };
         };
-        if chain(client).any(<dyn Error>::is::<rustls::Error>) {
+        let proxied = chain(client).find_map(|error| error.downcast_ref::<Proxied>());
+        if let Some(proxy) = proxied.map(|proxied| Arc::clone(&proxied.proxy)) {
+            Self::Proxy { endpoint, proxy, error }
+        } else if chain(client).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls { endpoint, error }
         } else if client.is_connect() {
             Self::Connect { endpoint, error }

@@ -1,8 +1,13 @@
 //! What may be set about an endpoint, checked when it is built.
 
+#[cfg(feature = "oauth2")]
+mod others;
+
 use super::{
     Endpoint, Url,
-    client::{self, EndpointClient, Roots},
+    client::{self, EndpointClient},
+    proxy::{Environment, Proxy, of_environment},
+    roots::Roots,
 };
 use crate::{BoxError, ConfigError, scope::is_loopback};
 use bytes::Bytes;
@@ -12,6 +17,7 @@ use http_body_util::Full;
 use rustls::RootCertStore;
 use std::{fmt, time::Duration};
 use tower::{Layer, Service};
+use zeroize::Zeroizing;
 
 /// A year and a day: longer is a mistake of units.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -23,9 +29,30 @@ pub(in crate::source) struct Settings {
     connect_timeout: Duration,
     plaintext: bool,
     roots: Option<RootCertStore>,
+    way: Way,
     /// The first is the outermost.
     layers: Vec<Wrap>,
     mistake: Option<ConfigError>,
+}
+
+enum Way {
+    Environment,
+    Straight,
+    /// A proxy's URL.
+    Proxy(Zeroizing<String>),
+}
+
+impl Way {
+    /// The proxy on the way to this endpoint, if there is to be one.
+    fn proxy(&self, endpoint: &Uri, environment: Environment<'_>) -> Result<Option<Proxy>, ConfigError> {
+        match self {
+            // Nobody else reaches this machine by that name.
+            _ if is_loopback(endpoint.host().unwrap_or_default()) => Ok(None),
+            Self::Straight => Ok(None),
+            Self::Environment => of_environment(endpoint, environment),
+            Self::Proxy(url) => Proxy::parse(url, endpoint, "`proxy`").map(Some),
+        }
+    }
 }
 
 type Wrap = Box<dyn FnOnce(EndpointClient) -> EndpointClient + Send>;
@@ -42,6 +69,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             plaintext: false,
             roots: None,
+            way: Way::Environment,
             layers: Vec::new(),
             mistake,
         }
@@ -68,6 +96,14 @@ impl Settings {
         }
     }
 
+    pub(in crate::source) fn no_proxy(&mut self) {
+        self.way = Way::Straight;
+    }
+
+    pub(in crate::source) fn proxy(&mut self, url: String) {
+        self.way = Way::Proxy(Zeroizing::new(url));
+    }
+
     pub(in crate::source) fn layer<L, B>(&mut self, layer: L)
     where
         L: Layer<EndpointClient> + Send + 'static,
@@ -86,17 +122,23 @@ impl Settings {
     }
 
     pub(in crate::source) fn build(self) -> Result<Endpoint, ConfigError> {
+        self.build_in(&|name| std::env::var_os(name))
+    }
+
+    fn build_in(self, environment: Environment<'_>) -> Result<Endpoint, ConfigError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
         let tls = self.url.uri.scheme() == Some(&Scheme::HTTPS);
         self.url.is_safe(self.plaintext)?;
+        let proxy = self.way.proxy(&self.url.uri, environment)?;
+        let tls = tls || proxy.as_ref().is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
             Some(roots) => Roots::Only(roots),
             None if tls => Roots::System,
             None => Roots::Unused,
         };
-        let client = client::client(roots, self.connect_timeout)?;
+        let client = client::client(roots.tls()?, proxy, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint {
             url: self.url,

@@ -233,7 +233,20 @@ impl ExchangeBuilder {
         self
     }
 
-    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them.
+    /// Asks the endpoint itself, whatever proxy the environment names.
+    pub fn no_proxy(mut self) -> Self {
+        self.endpoint.no_proxy();
+        self
+    }
+
+    /// Asks through this proxy, `http://`, `https://` or `socks5://`, and not through one that the environment names. A user and password in the URL are shown to
+    /// it and never printed. An endpoint on this machine is asked without it.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.endpoint.proxy(url.into());
+        self
+    }
+
+    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them, and the environment's proxies.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that

@@ -80,6 +80,10 @@ impl ClientAuth {
         Self(Ok(Kind::None))
     }
 
+    pub(super) fn mistake(&self) -> Option<ConfigError> {
+        self.0.as_ref().err().cloned()
+    }
+
     pub(super) fn built(self) -> Result<Client, ConfigError> {
         self.0.map(Client)
     }

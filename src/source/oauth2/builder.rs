@@ -51,7 +51,11 @@ pub struct OAuth2Builder {
 
 impl OAuth2Builder {
     pub(super) fn new(place: TokenEndpoint, auth: ClientAuth, grant: Grant) -> Self {
-        Self { endpoint: place.settings(), place, auth, grant, params: Vec::new(), answers_challenges: false }
+        let mut endpoint = place.settings();
+        if let Some(mistake) = auth.mistake() {
+            endpoint.wrong(mistake);
+        }
+        Self { endpoint, place, auth, grant, params: Vec::new(), answers_challenges: false }
     }
 
     /// What the token shall be good for: names between spaces (RFC 6749 section 3.3). Set again, it replaces. Without it the server decides; with a
@@ -246,16 +250,29 @@ impl OAuth2Builder {
         self
     }
 
-    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them.
+    /// Asks the authorization server itself, whatever proxy the environment names.
+    pub fn no_proxy(mut self) -> Self {
+        self.endpoint.no_proxy();
+        self
+    }
+
+    /// Asks through this proxy, `http://`, `https://` or `socks5://`, and not through one that the environment names. A user and password in the URL
+    /// are shown to it and never printed. A server on this machine is asked without it.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.endpoint.proxy(url.into());
+        self
+    }
+
+    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them, and the environment's proxies.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL or issuer that is none, plaintext to another machine, a credential that cannot be sent, a setting of another
     /// grant, and other settings that cannot work.
     pub fn build(self) -> Result<OAuth2, ConfigError> {
-        let endpoint = self.endpoint.build()?;
+        let place = self.place.with(self.endpoint)?;
         Ok(OAuth2(Arc::new(Inner {
             client: self.auth.built()?,
-            place: self.place.at(endpoint)?,
+            place,
             grant: self.grant,
             params: self.params,
             answers_challenges: self.answers_challenges,

@@ -62,15 +62,17 @@ impl TokenEndpoint {
         settings
     }
 
-    pub(super) fn at(self, endpoint: Endpoint) -> Result<Location, ConfigError> {
+    pub(super) fn with(self, settings: Settings) -> Result<Location, ConfigError> {
         Ok(match self.0 {
             Place::Url(url) => Location::Known(Arc::new(Found {
-                endpoint,
+                endpoint: settings.build()?,
                 audience: url.into(),
                 methods: None,
                 doubted: AtomicBool::new(false),
             })),
-            Place::Issuer(issuer) => Location::Discovered(Box::new(Discovery::new(issuer.into(), &endpoint)?)),
+            Place::Issuer(issuer) => {
+                Location::Discovered(Box::new(Discovery::new(issuer.into(), &settings.build_for_others()?)?))
+            }
         })
     }
 }

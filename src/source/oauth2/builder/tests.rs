@@ -83,6 +83,8 @@ fn settings_of_another_grant_are_refused_by_name() {
 fn the_first_mistake_is_told() {
     let first = mistake(credentials().timeout(Duration::ZERO).scope(""));
     assert!(matches!(first, ConfigError::Zero { setting: "timeout", .. }), "{first:?}");
+    let first = mistake(OAuth2::client_credentials(URL, ClientAuth::basic("", "s3cr3t")).scope(""));
+    assert!(matches!(first, ConfigError::IllegalCredential { .. }), "{first:?}");
 }
 
 #[test]
