@@ -22,7 +22,7 @@ use tower_jwt_refresh::{
     BoxError, SourceError, Token, TokenProvider, TokenRequest,
     clock::{Clock, ManualClock},
     source::{
-        SignedJwt, SigningKey,
+        EndpointError, SignedJwt, SigningKey,
         oauth2::{ClientAuth, OAuth2, OAuth2Builder, OAuth2Error, TokenEndpoint},
     },
 };
@@ -242,6 +242,20 @@ async fn an_assertion_that_cannot_be_had_is_the_error_and_says_itself_when_to_as
     let error = once(exchange).await.unwrap_err();
     assert!(matches!(oauth2_error(&error), OAuth2Error::Late { what: "subject token", .. }), "{error:?}");
     assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn the_time_for_a_fetch_is_for_what_is_shown_too() {
+    let server = giver().await;
+    let slow = service_fn(|_: TokenRequest| async {
+        // Nothing waits for a socket while tokio's clock is moved by hand.
+        tokio::time::pause();
+        tokio::time::advance(SECOND * 21).await;
+        tokio::time::resume();
+        Ok::<_, BoxError>(Token::opaque("subject")?)
+    });
+    let error = once(OAuth2::token_exchange(server.url(), ClientAuth::none(), slow)).await.unwrap_err();
+    assert!(matches!(exchange_error(&error), EndpointError::TimedOut { .. }), "{error:?}");
 }
 
 // Scenario 47.

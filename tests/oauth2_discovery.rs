@@ -1,11 +1,14 @@
 //! Where the token endpoint is, as the issuer says: found, checked, kept, and found again.
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "support/oauth2.rs"]
 mod oauth2;
 #[path = "support/exchange.rs"]
 mod server;
 mod support;
 
+use authority::Authority;
 use oauth2::{Asked, asked, issuer, judging, metadata, oauth2_error, once, provider, token_requests, with_metadata};
 use server::{Server, Step, answer, exchange_error, is_permanent, ok, printed};
 use std::{
@@ -352,4 +355,39 @@ async fn layers_see_the_discovery_and_the_request_for_a_token() {
     once(discovering(&server).layer(layer())).await.unwrap();
     assert!(asked(&server).iter().all(|asked| asked.header("x-gateway") == Some("key")));
     assert_eq!(paths(&server), [RFC_8414, "/token"]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_found_must_prove_its_name() {
+    let authority = Authority::new("ours");
+    let endpoint = authority.server("localhost", ok(r#"{"access_token":"t"}"#)).await;
+    let port = endpoint.port;
+    let server = judging(move |asked| {
+        let origin = asked.origin();
+        ok(&format!(r#"{{"issuer":"{origin}/tenant","token_endpoint":"https://localhost:{port}/token"}}"#))
+    })
+    .await;
+    let error = once(discovering(&server)).await.unwrap_err();
+    assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{error:?}");
+    assert!(endpoint.asked().is_empty());
+    assert_eq!(once(discovering(&server).root_certificates(&authority.pem)).await.unwrap().expose_secret(), "t");
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_leaves_time_for_the_endpoint_that_is_known() {
+    let found = AtomicUsize::new(0);
+    let server = judging(move |asked| match asked.path() {
+        RFC_8414 if found.fetch_add(1, Ordering::SeqCst) == 0 => ok(&metadata(asked, "")),
+        RFC_8414 => vec![Step::Hang],
+        _ => token(asked),
+    })
+    .await;
+    let (provider, clock) = provider(discovering(&server).timeout(SECOND));
+    provider.token().await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(HOUR * 25).await;
+    tokio::time::resume();
+    clock.advance(HOUR);
+    provider.token().await.unwrap();
+    assert_eq!(paths(&server), [RFC_8414, "/token", RFC_8414, "/token"]);
 }
