@@ -75,7 +75,8 @@ impl Now {
         end.wall.saturating_sub(self.wall).min(end.mono.saturating_sub(self.mono))
     }
 
-    /// True while neither clock has reached `end`.
+    /// True while neither clock has reached `end`: what readers are told by a [`Horizon`].
+    #[cfg(test)]
     pub(crate) fn is_before(self, end: Now) -> bool {
         self.mono < end.mono && self.wall < end.wall
     }
@@ -95,6 +96,29 @@ impl Clocks {
 
     pub(crate) fn now(&self) -> Now {
         Now { wall: since_epoch(self.clock.wall()), mono: self.clock.monotonic().saturating_duration_since(self.start) }
+    }
+}
+
+/// A moment that the request path compares with both clocks as they are read, without arithmetic. None has passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Horizon(Option<(Instant, SystemTime)>);
+
+/// What has no known end ends here, and is looked at again: further than any clock will show, and no overflow.
+const FAR: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+impl Clocks {
+    pub(crate) fn horizon(&self, end: Now) -> Horizon {
+        // Zero is always over, also for a clock before its start.
+        if end.mono.is_zero() || end.wall.is_zero() {
+            return Horizon(None);
+        }
+        let mono = self.start.checked_add(end.mono.min(FAR));
+        Horizon(mono.zip(system_time(end.wall.min(2 * FAR))))
+    }
+
+    /// True while neither clock has reached it.
+    pub(crate) fn is_before(&self, horizon: Horizon) -> bool {
+        horizon.0.is_some_and(|(mono, wall)| self.clock.monotonic() < mono && self.clock.wall() < wall)
     }
 }
 
@@ -222,6 +246,42 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[derive(Clone, Copy)]
+    struct Stopped(SystemTime, Instant);
+
+    impl Clock for Stopped {
+        fn wall(&self) -> SystemTime {
+            self.0
+        }
+
+        fn monotonic(&self) -> Instant {
+            self.1
+        }
+    }
+
+    #[test]
+    fn a_horizon_is_passed_when_either_clock_has_reached_the_moment_it_stands_for() {
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let ends = [Duration::ZERO, second, HOUR, Duration::MAX];
+        for (wall, mono) in ends.into_iter().flat_map(|wall| ends.map(|mono| (wall, mono))) {
+            let end = Now { wall, mono };
+            for (wall, mono) in [(0, 0), (1, 0), (0, 1), (3599, 3599), (3600, 3599), (3599, 3600), (7200, 7200)] {
+                let (wall, mono) = (Duration::from_secs(wall), Duration::from_secs(mono));
+                let shows = |mono| Stopped(SystemTime::UNIX_EPOCH + wall, mono);
+                let clocks = Clocks { clock: Box::new(shows(start + mono)), start };
+                assert_eq!(
+                    clocks.is_before(clocks.horizon(end)),
+                    Now { wall, mono }.is_before(end),
+                    "{mono:?} {end:?}"
+                );
+            }
+        }
+        // Scenario 86: clocks before their start.
+        let clocks = Clocks { clock: Box::new(Stopped(SystemTime::UNIX_EPOCH - HOUR, start)), start: start + HOUR };
+        assert!(clocks.is_before(clocks.horizon(clocks.now().after(second))));
+        assert!(!clocks.is_before(clocks.horizon(Now::default())), "zero is always over");
+    }
 
     #[test]
     fn the_clock_that_leaves_less_decides() {

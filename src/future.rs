@@ -93,7 +93,7 @@ where
 
     /// The inner service is ready, and may have taken its time: the token to send now, or a wait for one.
     fn recheck(&mut self, token: Token) -> Verdict {
-        if let Some(newest) = self.provider().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
+        if let Some(newest) = self.provider().fresh().and_then(|snapshot| snapshot.token.clone()) {
             return Verdict::Send(newest);
         }
         if let Some(living) = self.provider().unmarked() {
@@ -190,8 +190,9 @@ where
         K: KeepBody<R::Body>,
     {
         let fresh = sender.provider().fresh();
-        if let Some(token) = fresh.as_ref().and_then(|(snapshot, _)| snapshot.token.as_ref()) {
-            let watch = fresh.as_ref().and_then(|(snapshot, now)| (!snapshot.remembered.is_empty()).then_some(*now));
+        if let Some((snapshot, token)) = fresh.as_ref().and_then(|snapshot| Some((snapshot, snapshot.token.as_ref()?)))
+        {
+            let watch = if snapshot.remembered.is_empty() { None } else { sender.provider().watch() };
             let future = sender.send(Some(token), watch);
             return Self { sender: Some(sender), answer: None, state: State::Send { future } };
         }

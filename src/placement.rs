@@ -55,6 +55,7 @@ impl Placement {
         Ok(Self(Form::Prefixed(name, prefix.into())))
     }
 
+    #[inline]
     pub(crate) fn name(&self) -> &HeaderName {
         match &self.0 {
             Form::Bearer => &AUTHORIZATION,
@@ -62,10 +63,12 @@ impl Placement {
         }
     }
 
+    #[inline]
     pub(crate) fn attach(&self, headers: &mut HeaderMap, token: &Token) {
         headers.insert(self.name().clone(), self.value(token).clone());
     }
 
+    #[inline]
     fn value<'t>(&self, token: &'t Token) -> &'t HeaderValue {
         match &self.0 {
             Form::Bearer => token.bearer(),

@@ -10,7 +10,7 @@ use crate::{
     provider::Rejection,
     request::{RejectableResponse, ReplayRequest},
 };
-use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header::CONTENT_TYPE};
 use std::{
     borrow::Cow,
     fmt,
@@ -397,6 +397,7 @@ impl RetryPolicy {
         }
     }
 
+    #[inline]
     fn refuses(&self, answer: &Answer<'_>) -> bool {
         match answer.status {
             StatusCode::UNAUTHORIZED if challenge::wants_new_token(answer.headers) => return true,
@@ -408,13 +409,18 @@ impl RetryPolicy {
     }
 }
 
+#[inline]
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// A name that is ready-made: as a string it would be parsed for each answer.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+#[inline]
 fn grpc_refuses(headers: &HeaderMap) -> bool {
     headers
-        .get("grpc-status")
+        .get(&GRPC_STATUS)
         .is_some_and(|code| code.to_str().ok().and_then(|code| code.parse().ok()) == Some(UNAUTHENTICATED))
 }
 

@@ -172,7 +172,7 @@ impl TokenProvider {
     /// # Cancel safety
     /// Dropping this future stops nothing: the fetch goes on for all others, and for the next call.
     pub async fn token(&self) -> Result<Token, TokenError> {
-        if let Some(token) = self.core().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
+        if let Some(token) = self.core().fresh().and_then(|snapshot| snapshot.token.clone()) {
             return Ok(token);
         }
         self.finish(self.acquire()).await
@@ -197,7 +197,7 @@ impl TokenProvider {
     /// The living token, or none, at once: for sync code. Starts a fetch when it is stale, if a runtime is at hand.
     #[must_use]
     pub fn try_token(&self) -> Option<Token> {
-        if let Some(token) = self.core().fresh().and_then(|(snapshot, _)| snapshot.token.clone()) {
+        if let Some(token) = self.core().fresh().and_then(|snapshot| snapshot.token.clone()) {
             return Some(token);
         }
         match self.acquire() {
@@ -341,7 +341,7 @@ impl TokenProvider {
     // For the layer.
 
     /// The request path while the token is fresh: no lock, no await, no allocation.
-    pub(crate) fn fresh(&self) -> Option<(arc_swap::Guard<Arc<Snapshot>>, Now)> {
+    pub(crate) fn fresh(&self) -> Option<arc_swap::Guard<Arc<Snapshot>>> {
         self.core().fresh()
     }
 

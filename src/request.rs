@@ -1,47 +1,162 @@
 //! Requests that can be sent twice, and answers that can refuse a token.
 
-use http::{Extensions, HeaderMap, Method, StatusCode, Uri, request::Parts};
+mod head;
+
+pub use head::RequestHead;
 
 use crate::Origin;
+use http::{Extensions, HeaderMap, Method, StatusCode, Uri};
+use std::fmt;
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+/// Where a request goes. Shows no user name or password that its URI may hold.
+#[derive(Clone, Copy)]
 pub struct Target<'a> {
-    /// The URI's scheme, if it has one.
-    pub scheme: Option<&'a str>,
-    /// The URI's host, if it has one; an IPv6 address in brackets.
-    pub host: Option<&'a str>,
-    /// The URI's port, if it names one.
-    pub port: Option<u16>,
-    /// The path, without the query.
-    pub path: &'a str,
+    scheme: Option<&'a str>,
+    at: Option<At<'a>>,
+    path: &'a str,
+}
+
+/// An authority (RFC 3986 section 3.2) is taken apart only where somebody asks: most requests are told by their scheme.
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Authority(&'a str),
+    Host(&'a str, Option<u16>),
 }
 
 impl<'a> Target<'a> {
+    /// Of a client whose requests hold no [`Uri`]. An IPv6 address is in brackets, the path without the query.
+    #[must_use]
+    pub fn new(scheme: Option<&'a str>, host: Option<&'a str>, port: Option<u16>, path: &'a str) -> Self {
+        Self { scheme, at: host.map(|host| At::Host(host, port)), path }
+    }
+
     /// Reads it from a URI.
     #[must_use]
+    #[inline]
     pub fn of_uri(uri: &'a Uri) -> Self {
-        Self { scheme: uri.scheme_str(), host: uri.host(), port: uri.port_u16(), path: uri.path() }
+        let at = uri.authority().map(|authority| At::Authority(authority.as_str()));
+        Self { scheme: uri.scheme_str(), at, path: uri.path() }
+    }
+
+    /// The URI's scheme, if it has one.
+    #[must_use]
+    #[inline]
+    pub fn scheme(&self) -> Option<&'a str> {
+        self.scheme
+    }
+
+    /// The URI's host, if it has one; an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> Option<&'a str> {
+        Some(self.at?.parts().0)
+    }
+
+    /// The URI's port, if it names one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.at?.parts().1
+    }
+
+    /// The path, without the query.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.path
+    }
+
+    #[inline]
+    pub(crate) fn has_host(&self) -> bool {
+        self.at.is_some()
     }
 
     /// The same for equal origins, and, with a method, for equal origin, method and path.
     pub(crate) fn key(&self, method: Option<&Method>) -> u64 {
-        // FNV-1a: a few nanoseconds, and all that a collision does is that two resources share a wait.
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        for part in [self.scheme, self.host] {
-            part.unwrap_or_default().bytes().for_each(|byte| add(byte.to_ascii_lowercase()));
-            add(0);
-        }
-        let port = self.port.or_else(|| crate::scope::default_port(self.scheme.unwrap_or_default()));
-        port.unwrap_or_default().to_be_bytes().into_iter().for_each(&mut add);
+        let (host, port) = self.at.map(At::parts).unwrap_or_default();
+        let port = port.or_else(|| crate::scope::default_port(self.scheme.unwrap_or_default()));
+        // Of the schemes that a token is sent over, no two are of one length.
+        let scheme = self.scheme.map_or(0, str::len) as u64;
+        let mut hash = Hash(scheme << 16 | u64::from(port.unwrap_or_default()));
+        // Case is all that two hosts can differ by in these bits alone.
+        hash.add(host, 0x2020_2020_2020_2020);
         if let Some(method) = method {
-            method.as_str().bytes().for_each(&mut add);
-            add(0);
-            self.path.bytes().for_each(add);
+            hash.add(method.as_str(), 0);
+            hash.add(self.path, 0);
         }
-        hash
+        hash.0
+    }
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("scheme", &self.scheme)
+            .field("host", &self.host())
+            .field("port", &self.port())
+            .field("path", &self.path)
+            .finish()
+    }
+}
+
+impl<'a> At<'a> {
+    /// Host and port, in one pass: an authority that is in a [`Uri`] is well-formed.
+    #[inline]
+    fn parts(self) -> (&'a str, Option<u16>) {
+        let authority = match self {
+            Self::Host(host, port) => return (host, port),
+            Self::Authority(authority) => authority,
+        };
+        // The rule is a host alone, and eight bytes at a time are enough to see that.
+        if !words(authority).any(|word| holds(word, b':') || holds(word, b'@')) {
+            return (authority, None);
+        }
+        let (mut start, mut colon) = (0, None);
+        for (at, byte) in authority.bytes().enumerate() {
+            match byte {
+                b'@' => (start, colon) = (at + 1, None),
+                b':' => colon = Some(at),
+                // What came before are colons of an IPv6 address.
+                b']' => colon = None,
+                _ => {}
+            }
+        }
+        match colon {
+            Some(colon) => (&authority[start..colon], authority[colon + 1..].parse().ok()),
+            None => (&authority[start..], None),
+        }
+    }
+}
+
+/// Eight bytes at a time; the last word goes back to be whole, or is filled up with zeros.
+fn words(text: &str) -> impl Iterator<Item = u64> {
+    let bytes = text.as_bytes();
+    let last = match bytes.len() {
+        0 => None,
+        1..8 => Some(bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
+        _ => bytes.last_chunk().copied().map(u64::from_le_bytes),
+    };
+    let whole = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    whole.chain(last)
+}
+
+/// Is one of the word's bytes this one?
+fn holds(word: u64, byte: u8) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let zero = word ^ (ONES * u64::from(byte));
+    zero.wrapping_sub(ONES) & !zero & (ONES << 7) != 0
+}
+
+/// Not for hostile keys, only for few of them: all that a collision does is that two resources share a wait.
+struct Hash(u64);
+
+impl Hash {
+    /// Each byte with the bits of `fold` set, and the length, so that parts stay apart.
+    fn add(&mut self, part: &str, fold: u64) {
+        words(part).for_each(|word| self.mix(word | fold));
+        self.mix(part.len() as u64);
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
     }
 }
 
@@ -89,7 +204,7 @@ pub trait ReplayRequest: Sized {
 
 impl<B: 'static> ReplayRequest for http::Request<B> {
     type Body = B;
-    type Head = Parts;
+    type Head = RequestHead;
 
     fn method(&self) -> &Method {
         self.method()
@@ -117,34 +232,28 @@ impl<B: 'static> ReplayRequest for http::Request<B> {
         std::any::TypeId::of::<B>() == std::any::TypeId::of::<reqwest::Body>()
     }
 
-    fn copy_head(&mut self) -> Option<Parts> {
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method.clone_from(self.method());
-        parts.uri.clone_from(self.uri());
-        parts.version = self.version();
-        parts.headers.clone_from(self.headers());
-        parts.extensions.clone_from(self.extensions());
-        Some(parts)
+    fn copy_head(&mut self) -> Option<RequestHead> {
+        Some(RequestHead::copy(self))
     }
 
     fn map_body(self, map: impl FnOnce(B) -> B) -> Self {
         self.map(map)
     }
 
-    fn assemble(head: Parts, body: B) -> Self {
-        Self::from_parts(head, body)
+    fn assemble(head: RequestHead, body: B) -> Self {
+        head.request(body)
     }
 
-    fn head_method(head: &Parts) -> &Method {
-        &head.method
+    fn head_method(head: &RequestHead) -> &Method {
+        head.method()
     }
 
-    fn head_target(head: &Parts) -> Target<'_> {
-        Target::of_uri(&head.uri)
+    fn head_target(head: &RequestHead) -> Target<'_> {
+        head.target()
     }
 
-    fn head_headers_mut(head: &mut Parts) -> &mut HeaderMap {
-        &mut head.headers
+    fn head_headers_mut(head: &mut RequestHead) -> &mut HeaderMap {
+        head.headers_mut()
     }
 }
 
@@ -214,6 +323,45 @@ mod tests {
         }
         assert_ne!(key("https://a/x", get), key("https://a/x", Some(&Method::PUT)));
         assert_eq!(key("https://a/x", None), key("https://a/y", None), "an origin has no path");
+    }
+
+    #[test]
+    fn keys_tell_all_apart_but_the_case_of_an_origin() {
+        let long = "api.a-rather-long-name.example.com";
+        let hosts =
+            ["a", "b", "ab", "xxxxxxxx", "xxxxxxxxx", "12345678", "12345679", "1234567", "[::1]", "[::2]", long];
+        let mut keys: Vec<u64> = Vec::new();
+        for (scheme, host) in ["https", "http"].into_iter().flat_map(|scheme| hosts.map(|host| (scheme, host))) {
+            let bare = key(&format!("{scheme}://{host}/x"), None);
+            assert_eq!(bare, key(&format!("{scheme}://{}/x", host.to_uppercase()), None), "{host}");
+            assert_eq!(bare, key(&format!("{scheme}://user:1@{host}/x"), None), "{host}");
+            let port = if scheme == "https" { 443 } else { 80 };
+            assert_eq!(bare, key(&format!("{scheme}://{host}:{port}/x"), None), "{host}");
+            assert_eq!(bare, Target::new(Some(scheme), Some(host), None, "/").key(None), "{host}");
+            keys.extend([bare, key(&format!("{scheme}://{host}:8443/x"), None)]);
+            let paths = ["/x", "/X", "/x/", "/12345678", "/123456789"];
+            keys.extend(paths.map(|path| key(&format!("{scheme}://{host}{path}"), Some(&Method::GET))));
+            keys.push(key(&format!("{scheme}://{host}/x"), Some(&Method::PUT)));
+        }
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
+    }
+
+    #[test]
+    fn an_authority_is_taken_apart_as_http_does_it() {
+        for host in ["a", "a.b.c.d.e.f.g.h", "[::1]", "[2001:db8::1]", "127.0.0.1"] {
+            for user in ["", "u@", "u:p@", "u%40:8@", "verylonguser:verylongpassword@"] {
+                for port in ["", ":1", ":65535"] {
+                    let uri: Uri = format!("https://{user}{host}{port}/x?y").parse().unwrap();
+                    let target = Target::of_uri(&uri);
+                    assert_eq!((target.host(), target.port()), (uri.host(), uri.port_u16()), "{uri}");
+                    assert_eq!((target.scheme(), target.path()), (Some("https"), "/x"));
+                }
+            }
+        }
+        assert_eq!(Target::of_uri(&Uri::from_static("/x")).host(), None);
     }
 
     #[test]

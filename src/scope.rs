@@ -47,14 +47,14 @@ impl Origin {
     }
 
     fn holds(&self, target: &Target<'_>) -> bool {
-        let scheme = target.scheme.unwrap_or_default();
+        let scheme = target.scheme().unwrap_or_default();
         self.scheme.eq_ignore_ascii_case(scheme)
-            && target.host.is_some_and(|host| self.host.eq_ignore_ascii_case(host))
-            && self.port == target.port.or_else(|| default_port(scheme))
+            && target.host().is_some_and(|host| self.host.eq_ignore_ascii_case(host))
+            && self.port == target.port().or_else(|| default_port(scheme))
     }
 
     pub(crate) fn target(&self) -> Target<'_> {
-        Target { scheme: Some(&self.scheme), host: Some(&self.host), port: self.port, path: "" }
+        Target::new(Some(&self.scheme), Some(&self.host), self.port, "")
     }
 }
 
@@ -68,8 +68,11 @@ impl fmt::Display for Origin {
     }
 }
 
+#[inline]
 pub(crate) fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
         _ if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") => Some(443),
         _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws") => Some(80),
         _ => None,
@@ -113,18 +116,21 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// May a request for it carry the token? False: it goes without.
+    #[inline]
     pub(crate) fn admits(&self, target: &Target<'_>) -> Result<bool, ScopeError> {
-        let target = match (target.host, &self.assumed) {
-            (Some(_), _) => target,
-            (None, Some(assumed)) => &assumed.target(),
-            (None, None) => return Err(ScopeError::NoOrigin),
+        let target = match &self.assumed {
+            _ if target.has_host() => target,
+            Some(assumed) => &assumed.target(),
+            None => return Err(ScopeError::NoOrigin),
         };
         if !self.origins.is_empty() && !self.origins.iter().any(|origin| origin.holds(target)) {
             return Ok(false);
         }
-        let host = target.host.unwrap_or_default();
-        let secret = target.scheme.is_some_and(|scheme| default_port(scheme) == Some(443)) || is_loopback(host);
-        if secret || self.plaintext { Ok(true) } else { Err(ScopeError::Plaintext { host: host.to_owned() }) }
+        if target.scheme().is_some_and(|scheme| default_port(scheme) == Some(443)) || self.plaintext {
+            return Ok(true);
+        }
+        let host = target.host().unwrap_or_default();
+        if is_loopback(host) { Ok(true) } else { Err(ScopeError::Plaintext { host: host.to_owned() }) }
     }
 }
 

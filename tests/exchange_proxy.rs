@@ -191,7 +191,7 @@ async fn the_proxy_that_the_environment_names_is_used() {
         let source = Exchange::post(format!("https://{HOST}/token")).root_certificates(pem).build();
         let token = match source {
             Ok(source) => TokenProvider::new(source).token().await.map_err(|error| printed(&error)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!("not built: {error}")),
         };
         println!("{:?}", token.map(|token| token.expose_secret().to_owned()));
         return;
@@ -207,6 +207,6 @@ async fn the_proxy_that_the_environment_names_is_used() {
     }
     assert_eq!(proxy.heads().len(), 3);
     let said = ask(&[("HTTPS_PROXY", "quic://user:s3cr3t@127.0.0.1")]).await;
-    assert!(said.contains("the proxy in the variable HTTPS_PROXY is no URL of a proxy"), "{said}");
+    assert!(said.contains("not built: the proxy in the variable HTTPS_PROXY is no URL of a proxy"), "{said}");
     assert!(!said.contains("s3cr3t"), "{said}");
 }

@@ -8,8 +8,8 @@ use std::fmt::{Debug, Write};
 use support::{Api, HOUR, MINUTE, builder, get};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_jwt_refresh::{
-    JwtRefreshLayer, NoToken, OnUnavailable, Origin, Placement, ReplayBody, RetryPolicy, SourceError, Token,
-    TokenRequest, UseToken, body, clock, request,
+    JwtRefreshLayer, NoToken, OnUnavailable, Origin, Placement, ReplayBody, ReplayRequest, RetryPolicy, SourceError,
+    Token, TokenRequest, UseToken, body, clock, request,
 };
 
 fn holds_none(text: &str) {
@@ -32,7 +32,9 @@ async fn no_public_type_shows_a_secret() {
     let split = Empty::<Bytes>::new().split(1);
     let tee = BoxBody::<Bytes, BoxError>::default().split(1);
     let uri = http::Uri::from_static("https://cr3dential@example.com/");
-    let all: [&dyn Debug; 23] = [
+    let mut request = get("https://cr3dential@example.com");
+    request.headers_mut().insert("cookie", "cr3dential".parse().unwrap());
+    let all: [&dyn Debug; 24] = [
         &token,
         &token.generation(),
         &provider,
@@ -56,6 +58,7 @@ async fn no_public_type_shows_a_secret() {
         &clock,
         &clock::SystemClock,
         &request::Target::of_uri(&uri),
+        &ReplayRequest::copy_head(&mut request).unwrap(),
     ];
     for one in all {
         write!(shown, "{one:?}\n{one:#?}\n").unwrap();

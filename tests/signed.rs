@@ -2,13 +2,21 @@
 
 mod support;
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation, decode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use serde_json::{Value, json};
-use std::{error::Error, time::SystemTime};
+use std::{
+    error::Error,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
 use support::{HOUR, MINUTE, SECOND, pass};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_jwt_refresh::{
-    ConfigError, TokenError, TokenProvider,
+    BoxError, ConfigError, JwtRefreshLayer, TokenError, TokenProvider, TokenRequest,
     clock::ManualClock,
     source::{SignedJwt, SigningKey},
 };
@@ -162,6 +170,41 @@ async fn when_to_sign_the_next_does_not_depend_on_the_wall_clock() {
     assert_eq!(provider.token().await.unwrap().generation(), first.generation(), "fresh");
     pass(3 * MINUTE).await;
     assert_ne!(provider.token().await.unwrap().generation(), first.generation(), "five minutes are over");
+}
+
+// A key is withdrawn while the program runs: the refused request is sent again with what the new key signs.
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_signed_anew() {
+    let signed_with = |secret: &str| SignedJwt::new(SigningKey::hmac(secret).unwrap()).issuer("us").audience("them");
+    let (sign, accept) = (Arc::new(Mutex::new(signed_with(SECRET))), Arc::new(Mutex::new(SECRET.to_owned())));
+    let source = {
+        let sign = Arc::clone(&sign);
+        service_fn(move |request: TokenRequest| sign.lock().unwrap().clone().oneshot(request))
+    };
+    let api = {
+        let accept = Arc::clone(&accept);
+        service_fn(move |request: Request<Full<Bytes>>| {
+            let token = request.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+            let key = DecodingKey::from_secret(accept.lock().unwrap().as_bytes());
+            let mut response = Response::new(Full::<Bytes>::default());
+            if verify(token, &key, Algorithm::HS256).is_none() {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            std::future::ready(Ok::<_, BoxError>(response))
+        })
+    };
+    let provider = TokenProvider::builder().clock(ManualClock::following_tokio()).build(source).unwrap();
+    let client = JwtRefreshLayer::new(provider).layer(api);
+    let status = || async {
+        let request = Request::get("https://api.test/").body(Full::default()).unwrap();
+        client.clone().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(status().await, StatusCode::OK);
+    pass(MINUTE).await;
+    let other = SECRET.to_uppercase();
+    *sign.lock().unwrap() = signed_with(&other);
+    *accept.lock().unwrap() = other;
+    assert_eq!(status().await, StatusCode::OK);
 }
 
 #[tokio::test]

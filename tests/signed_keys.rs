@@ -1,5 +1,6 @@
 //! What is no key to sign with is refused where it is read, with the way out, and never quoted.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::KeyPair;
 use tower_jwt_refresh::{ConfigError, source::SigningKey};
 
@@ -68,7 +69,8 @@ fn a_key_that_was_cut_or_altered_is_refused_wherever_the_cut_is() {
         lines.remove(gone);
         assert!(refused(lines.join("\n")).contains("was cut or altered"), "without line {gone}");
     }
-    for nothing in ["", "AA==", "MAA=", "MIA=", "MIEA", "MIIA", "MIIAAA==", "MAMCAQA=", "MIP/"] {
+    for nothing in ["", "AA==", "MA==", "MAA=", "MIA=", "MIE=", "MIEA", "MII=", "MIIA", "MIIAAA==", "MAMCAQA=", "MIP/"]
+    {
         let text = refused(format!("-----BEGIN PRIVATE KEY-----\n{nothing}\n-----END PRIVATE KEY-----\n"));
         assert!(text.contains("was cut or altered"), "{nothing}: {text}");
     }
@@ -81,9 +83,23 @@ fn halves_of_two_keys_are_no_key() {
     assert_eq!(one.len(), other.len());
     let at = one.len() - 65;
     let mixed = [&one[..at], &other[at..]].concat();
-    let body = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, mixed);
+    let body = BASE64_STANDARD.encode(mixed);
     let text = refused(format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"));
     assert!(text.contains("was cut or altered"), "{text}");
+}
+
+// ring looks at these parts only when it signs: found when the key is read all the same, not at the first fetch.
+#[test]
+fn an_rsa_key_of_which_one_bit_is_wrong_is_refused() {
+    let pem = include_str!("keys/rsa-pkcs1.pem");
+    let body: String = pem.lines().skip_while(|line| !line.starts_with('-')).filter(|l| !l.starts_with('-')).collect();
+    let mut der = BASE64_STANDARD.decode(body).unwrap();
+    // Before the last two of its numbers, of some 130 bytes each, is `d mod (p - 1)`.
+    let inside = der.len() - 2 * 132 - 60;
+    der[inside] ^= 1;
+    let body = BASE64_STANDARD.encode(&der);
+    let text = refused(format!("-----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\n"));
+    assert!(text.contains("do not belong together"), "{text}");
 }
 
 #[test]
@@ -99,6 +115,19 @@ fn text_line_ends_and_certificates_around_a_key_do_no_harm() {
     ] {
         assert!(SigningKey::from_pem(good.as_str()).is_ok(), "{good}");
     }
+}
+
+// Apple's, for its push service and App Store, name their curve a second time (RFC 5915 section 3).
+#[test]
+fn a_key_that_names_its_curve_twice_is_read() {
+    let der = KeyPair::generate().unwrap().serialize_der();
+    let (outer, key, public) = (&der[6..27], &der[31..68], &der[68..]);
+    let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let twice = [&[0x30, 0x81, 0x93, 2, 1, 0], outer, &[4, 0x79, 0x30, 0x77], key, &curve, public].concat();
+    let body = BASE64_STANDARD.encode(twice);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----");
+    let key = SigningKey::from_pem(pem).unwrap();
+    assert!(format!("{key:?}").contains("ES256"));
 }
 
 // RFC 7518 section 3.2.

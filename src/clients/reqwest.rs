@@ -91,7 +91,7 @@ impl ReplayRequest for Request {
 
 fn head_target(head: &Request) -> Target<'_> {
     let url = head.url();
-    Target { scheme: Some(url.scheme()), host: url.host_str(), port: url.port(), path: url.path() }
+    Target::new(Some(url.scheme()), url.host_str(), url.port(), url.path())
 }
 
 impl RejectableResponse for Response {

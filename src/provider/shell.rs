@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     BoxError, Generation, Token, TokenError, TokenRequest,
-    clock::{Clocks, Now},
+    clock::{Clocks, Horizon, Now},
 };
 use arc_swap::{ArcSwap, Guard};
 use std::{
@@ -80,7 +80,7 @@ struct Locked {
 /// What the request path sees.
 pub(crate) struct Snapshot {
     pub(crate) token: Option<Token>,
-    fresh_until: Now,
+    fresh_until: Horizon,
     /// Resources that are remembered, hashed; nearly always none.
     pub(crate) remembered: Vec<u64>,
     /// When the last accepted request with this generation was sent, in milliseconds plus one; only kept while anything is
@@ -123,7 +123,7 @@ impl Core {
         let status = watch::Sender::new(machine.status(clocks.now()));
         Self {
             settings,
-            snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, None)),
+            snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, &clocks, None)),
             locked: Mutex::new(Locked {
                 machine,
                 rng: HasherRng::default(),
@@ -148,11 +148,11 @@ impl Core {
         self.status.subscribe()
     }
 
-    /// The request path: the snapshot and the moment, if its token is fresh.
-    pub(crate) fn fresh(&self) -> Option<(Guard<Arc<Snapshot>>, Now)> {
+    /// The request path: the snapshot, if its token is fresh.
+    #[inline]
+    pub(crate) fn fresh(&self) -> Option<Guard<Arc<Snapshot>>> {
         let snapshot = self.snapshot.load();
-        let now = self.clocks.now();
-        now.is_before(snapshot.fresh_until).then_some((snapshot, now))
+        self.clocks.is_before(snapshot.fresh_until).then_some(snapshot)
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -180,7 +180,7 @@ impl Core {
         if locked.published != locked.machine.version() {
             locked.published = locked.machine.version();
             let before = self.snapshot.load();
-            self.snapshot.store(Arc::new(Snapshot::of(&locked.machine, Some(&before))));
+            self.snapshot.store(Arc::new(Snapshot::of(&locked.machine, &self.clocks, Some(&before))));
         }
         locked.events += 1;
         let (at, notes, status) = (locked.events, locked.machine.notes(), locked.machine.status(now));
@@ -354,15 +354,15 @@ impl Locked {
 }
 
 impl Snapshot {
-    fn of(machine: &Machine, before: Option<&Snapshot>) -> Self {
+    fn of(machine: &Machine, clocks: &Clocks, before: Option<&Snapshot>) -> Self {
         let held = machine.held();
         let token = held.map(|held| held.token.clone());
         let generation = token.as_ref().map(Token::generation);
         let same = before.filter(|before| before.token.as_ref().map(Token::generation) == generation);
         Self {
-            fresh_until: held
-                .filter(|_| !machine.is_ended())
-                .map_or(Now::default(), super::schedule::Held::fresh_until),
+            fresh_until: clocks.horizon(
+                held.filter(|_| !machine.is_ended()).map_or(Now::default(), super::schedule::Held::fresh_until),
+            ),
             remembered: machine.resources().keys(),
             evidence: same.map_or_else(Arc::default, |before| Arc::clone(&before.evidence)),
             token,

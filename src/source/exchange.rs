@@ -41,7 +41,17 @@ use tower::Service;
 /// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) or
 /// [`form`](ExchangeBuilder::form) set. Each exchange
 /// has a connection of its own: tokens are fetched minutes apart, when an idle one would be dead, and no task outlives an exchange.
-/// Redirects are not followed, and proxies named by the environment are not used.
+/// Redirects are not followed.
+///
+/// # Proxies
+/// The environment names them, as for curl: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in small letters. It is read when the exchange
+/// is built; [`proxy`](ExchangeBuilder::proxy) and [`no_proxy`](ExchangeBuilder::no_proxy) go before it.
+/// - https goes through a tunnel, in which the proxy reads nothing; http, where it is allowed, in absolute form.
+/// - A proxy is spoken to in HTTP, in HTTP over TLS (its certificate is checked as the endpoint's), or in SOCKS 5, where it looks up the endpoint's name itself.
+///   One that speaks anything else is an error at once, so that nothing goes by it unnoticed.
+/// - Its user and password stand in its URL.
+/// - An endpoint on this machine (`localhost`, 127.0.0.0/8, `::1`) is asked without it.
+/// - In a CGI program, where `REQUEST_METHOD` is set, `HTTP_PROXY` is what a client said and is not believed (CVE-2016-5385).
 ///
 /// # The answer
 /// A JSON object, packed by gzip or deflate perhaps. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
@@ -62,6 +72,8 @@ use tower::Service;
 /// | what the server did | error | asked again |
 /// | --- | --- | --- |
 /// | no connection: name, TCP | [`Connect`](EndpointError::Connect) | after the provider's backoff, 1 to 60 s |
+/// | no connection through the proxy: it is not there, 407, 403, 502, no name for the endpoint | [`Proxy`](EndpointError::Proxy) | backoff |
+/// | 407 of a proxy to a request in plaintext | [`Status`](EndpointError::Status) | backoff |
 /// | TLS: unknown issuer, wrong name, expired certificate | [`Tls`](EndpointError::Tls) | backoff |
 /// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |

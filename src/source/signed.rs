@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A source that signs a short-lived JWT of its own for each fetch (RFC 7519, RFC 7515 section 3.1).
 ///
 /// For an API that knows your public key (or shares a secret) and takes what you signed as the bearer token, or in exchange for one.
-/// Nobody is asked, so a fetch takes the time of a signature: 1 ms with RSA, less with the others.
+/// Nobody is asked, so a fetch takes the time of a signature: half a millisecond with RSA of 2048 bits, three with 4096, less with the others.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_text_is_of_its_final_size_from_the_start() {
-        let jwt = source().compact(b"{}", b"{}").unwrap();
+        let jwt = source().compact(b"{}", &[b'x'; 100]).unwrap();
         assert_eq!(jwt.capacity(), jwt.len());
     }
 }

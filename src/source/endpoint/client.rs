@@ -1,49 +1,56 @@
 //! The HTTP client: a connection for each exchange, straight or through a proxy, TLS by rustls with ring.
 
-use super::proxy::{Connector, Proxied, Proxy, straight};
+use super::proxy::{Proxied, Proxies, Stream, straight};
 use crate::BoxError;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use rustls::ClientConfig;
-use std::time::Duration;
-use tower::{
-    Service, ServiceExt,
-    timeout::{Timeout, error::Elapsed},
-    util::BoxCloneSyncService,
-};
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 /// The HTTP client of a source, as a layer around it sees it: see [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
 pub type EndpointClient = BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
-pub(super) fn client(tls: ClientConfig, proxy: Option<Proxy>, connect_timeout: Duration) -> EndpointClient {
-    let connector = match &proxy {
-        Some(proxy) => proxy.connector(tls, connect_timeout),
+pub(super) fn client(tls: ClientConfig, proxies: Proxies, connect_timeout: Duration) -> EndpointClient {
+    let proxies = Arc::new(proxies);
+    let ways = Arc::clone(&proxies);
+    let connector =
+        service_fn(move |target: Uri| Box::pin(connect(target, Arc::clone(&ways), tls.clone(), connect_timeout)));
+    // No idle connections: by the next exchange they would be dead, or belong to a runtime that is.
+    let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    boxed(client.map_request(move |mut request: Request<Full<Bytes>>| {
+        if let Ok(Some(proxy)) = proxies.of(request.uri())
+            && let Some(credential) = proxy.credential(request.uri()).cloned()
+        {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credential);
+        }
+        request
+    }))
+}
+
+async fn connect(
+    target: Uri,
+    proxies: Arc<Proxies>,
+    tls: ClientConfig,
+    connect_timeout: Duration,
+) -> Result<Stream, BoxError> {
+    let proxy = proxies.of(&target)?;
+    let connector = match proxy {
+        Some(proxy) => proxy.connector(&target, tls, connect_timeout),
         None => straight(tls, connect_timeout),
     };
-    let by_proxy = proxy.as_ref().map(|proxy| proxy.name());
     // Around the whole: the name's lookup and the handshake can hang as well.
-    let bounded = Timeout::new(connector, connect_timeout).map_err(move |error| {
-        let error = match error.downcast::<Elapsed>() {
-            Ok(_) => format!("no connection (name, TCP and TLS) within {connect_timeout:.1?}").into(),
-            Err(error) => return error,
-        };
-        match &by_proxy {
-            Some(proxy) => Proxied { proxy: proxy.clone(), error }.into(),
+    timeout(connect_timeout, connector.oneshot(target)).await.unwrap_or_else(|_| {
+        let error = format!("no connection (name, TCP and TLS) within {connect_timeout:.1?}").into();
+        Err(match proxy {
+            Some(proxy) => Proxied { proxy: proxy.name(), error }.into(),
             None => error,
-        }
-    });
-    // No idle connections: by the next exchange they would be dead, or belong to a runtime that is.
-    let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(Connector::new(bounded));
-    match proxy.and_then(Proxy::into_credential) {
-        Some(credential) => boxed(client.map_request(move |mut request: Request<Full<Bytes>>| {
-            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credential.clone());
-            request
-        })),
-        None => boxed(client),
-    }
+        })
+    })
 }
 
 /// Any client in the one form that the endpoint and its layers know.

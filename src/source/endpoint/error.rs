@@ -65,8 +65,10 @@ pub enum EndpointError {
         #[source]
         error: BoxError,
     },
-    /// No whole answer in time.
-    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `timeout`")]
+    /// No whole answer in time, what [layers](crate::source::ExchangeBuilder::layer) waited for included.
+    #[error(
+        "{endpoint} gave no whole answer within {after:.1?}: look at it, and at what layers around its client wait for, or raise `timeout`"
+    )]
     TimedOut {
         /// Who.
         endpoint: Arc<str>,

@@ -6,7 +6,7 @@
 mod environment;
 mod stream;
 
-pub(super) use environment::{Environment, of_environment};
+pub(super) use environment::Proxies;
 pub(super) use stream::Stream;
 
 use crate::{BoxError, ConfigError};
@@ -39,34 +39,25 @@ pub(super) struct Proxied {
     pub(super) error: BoxError,
 }
 
+#[derive(Clone)]
 pub(super) struct Proxy {
-    way: Way,
     /// Without the user and password.
     name: Arc<str>,
     found: Intercept,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Tunnel,
-    Absolute,
-    Socks,
-}
-
 impl Proxy {
-    /// The proxy of this URL, for this endpoint; `place` is where the URL is from.
-    pub(super) fn parse(url: &str, endpoint: &Uri, place: &str) -> Result<Self, ConfigError> {
+    /// The proxy of this URL; `place` is where that is from.
+    fn parse(url: &str, place: &str) -> Result<Self, ConfigError> {
         let refuse = |problem| ConfigError::IllegalProxy { place: place.to_owned(), problem };
-        let found = Matcher::builder().all(url).build().intercept(endpoint).ok_or_else(|| {
+        let anything = Uri::from_static("https://-");
+        let found = Matcher::builder().all(url).build().intercept(&anything).ok_or_else(|| {
             refuse("is no URL of a proxy: write `http://`, `https://` or `socks5://`, its host and its port")
         })?;
         let uri = found.uri();
-        let way = match uri.scheme_str() {
-            Some("http" | "https") if endpoint.scheme() == Some(&Scheme::HTTPS) => Way::Tunnel,
-            Some("http" | "https") => Way::Absolute,
-            Some("socks5" | "socks5h") => Way::Socks,
-            _ => return Err(refuse("speaks SOCKS 4, which is not spoken here: use one of HTTP or SOCKS 5")),
-        };
+        if !matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h")) {
+            return Err(refuse("speaks SOCKS 4, which is not spoken here: use one of HTTP or SOCKS 5"));
+        }
         if uri.host().is_none_or(str::is_empty) {
             return Err(refuse("has no host"));
         }
@@ -76,7 +67,7 @@ impl Proxy {
             ));
         }
         let name = uri.to_string().trim_end_matches('/').into();
-        Ok(Self { way, name, found })
+        Ok(Self { name, found })
     }
 
     pub(super) fn name(&self) -> Arc<str> {
@@ -87,36 +78,32 @@ impl Proxy {
         self.found.uri().scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// What each request shows it; a tunnel shows it once, when it is opened.
-    pub(super) fn into_credential(self) -> Option<HeaderValue> {
-        self.found.basic_auth().filter(|_| self.way == Way::Absolute).cloned()
+    /// What a request in absolute form shows it. A tunnel shows it once, when it is opened; SOCKS has it in another form.
+    pub(super) fn credential(&self, target: &Uri) -> Option<&HeaderValue> {
+        self.found.basic_auth().filter(|_| is_plain(target))
     }
 
-    pub(super) fn connector(&self, tls: ClientConfig, connect_timeout: Duration) -> Connector {
+    /// The way to this target.
+    pub(super) fn connector(&self, target: &Uri, tls: ClientConfig, connect_timeout: Duration) -> Connector {
         let tcp = tcp(connect_timeout);
         let uri = self.found.uri().clone();
-        match self.way {
-            Way::Tunnel => {
-                let mut tunnel = Tunnel::new(uri, https(tls.clone(), tcp));
-                if let Some(credential) = self.found.basic_auth() {
-                    tunnel = tunnel.with_auth(credential.clone());
-                }
-                Connector::new(https(tls, tunnel.map_err(self.blame())).map_response(Stream::straight))
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            let mut socks = SocksV5::new(with_port(uri, 1080), tcp);
+            if let Some((user, password)) = self.found.raw_auth() {
+                socks = socks.with_auth(user.to_owned(), password.to_owned());
             }
-            Way::Absolute => {
-                let proxy = https(tls, tcp).map_request(move |_: Uri| uri.clone()).map_err(self.blame());
-                Connector::new(proxy.map_response(Stream::proxied))
-            }
-            Way::Socks => {
-                let mut socks = SocksV5::new(with_port(uri, 1080), tcp);
-                if let Some((user, password)) = self.found.raw_auth() {
-                    socks = socks.with_auth(user.to_owned(), password.to_owned());
-                }
-                let socks = socks
-                    .map_request(|uri: Uri| if uri.scheme() == Some(&Scheme::HTTP) { with_port(uri, 80) } else { uri });
-                Connector::new(https(tls, socks.map_err(self.blame())).map_response(Stream::straight))
-            }
+            let socks = socks.map_request(|uri: Uri| if is_plain(&uri) { with_port(uri, 80) } else { uri });
+            return Connector::new(https(tls, socks.map_err(self.blame())).map_response(Stream::straight));
         }
+        if is_plain(target) {
+            let proxy = https(tls, tcp).map_request(move |_: Uri| uri.clone()).map_err(self.blame());
+            return Connector::new(proxy.map_response(Stream::proxied));
+        }
+        let mut tunnel = Tunnel::new(uri, https(tls.clone(), tcp));
+        if let Some(credential) = self.found.basic_auth() {
+            tunnel = tunnel.with_auth(credential.clone());
+        }
+        Connector::new(https(tls, tunnel.map_err(self.blame())).map_response(Stream::straight))
     }
 
     /// Names the proxy in its failures, so that nobody looks for them at the endpoint.
@@ -124,6 +111,10 @@ impl Proxy {
         let proxy = self.name();
         move |error| Proxied { proxy: Arc::clone(&proxy), error: error.into() }.into()
     }
+}
+
+fn is_plain(target: &Uri) -> bool {
+    target.scheme() == Some(&Scheme::HTTP)
 }
 
 fn tcp(connect_timeout: Duration) -> HttpConnector {

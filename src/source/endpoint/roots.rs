@@ -1,13 +1,12 @@
 //! Whom an endpoint's client trusts.
 
 use crate::ConfigError;
-use hyper_rustls::ConfigBuilderExt;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Whom to trust.
 pub(super) enum Roots {
@@ -36,10 +35,41 @@ impl Roots {
         let config = match self {
             Self::Unused => config.with_root_certificates(RootCertStore::empty()),
             Self::Only(roots) => config.with_root_certificates(roots),
-            Self::System => config.with_native_roots().map_err(|_| ConfigError::RootCertificates {
-                problem: "this system has no root certificates: install them (`ca-certificates`), or pass your own to `root_certificates`",
-            })?,
+            Self::System => config.with_root_certificates(system()?),
         };
         Ok(config.with_no_client_auth())
+    }
+}
+
+/// The system's, read anew, so that a source that is built again sees new ones; but kept once for all sources that trust the same: some 100 KB, and there may
+/// be a source a tenant.
+fn system() -> Result<Arc<RootCertStore>, ConfigError> {
+    static SHARED: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
+
+    let mut roots = RootCertStore::empty();
+    // What cannot be read is left out: one odd certificate is no reason to trust none.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(ConfigError::RootCertificates {
+            problem: "this system has no root certificates: install them (`ca-certificates`), or pass your own to `root_certificates`",
+        });
+    }
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(same) = shared.upgrade().filter(|shared| shared.roots == roots.roots) {
+        return Ok(same);
+    }
+    let roots = Arc::new(roots);
+    *shared = Arc::downgrade(&roots);
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_that_trust_the_system_share_its_roots() {
+        let (one, other) = (system().unwrap(), system().unwrap());
+        assert!(Arc::ptr_eq(&one, &other));
     }
 }

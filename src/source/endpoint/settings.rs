@@ -1,12 +1,9 @@
 //! What may be set about an endpoint, checked when it is built.
 
-#[cfg(feature = "oauth2")]
-mod others;
-
 use super::{
     Endpoint, Url,
     client::{self, EndpointClient},
-    proxy::{Environment, Proxy, of_environment},
+    proxy::{Proxies, Proxy},
     roots::Roots,
 };
 use crate::{BoxError, ConfigError, scope::is_loopback};
@@ -40,19 +37,6 @@ enum Way {
     Straight,
     /// A proxy's URL.
     Proxy(Zeroizing<String>),
-}
-
-impl Way {
-    /// The proxy on the way to this endpoint, if there is to be one.
-    fn proxy(&self, endpoint: &Uri, environment: Environment<'_>) -> Result<Option<Proxy>, ConfigError> {
-        match self {
-            // Nobody else reaches this machine by that name.
-            _ if is_loopback(endpoint.host().unwrap_or_default()) => Ok(None),
-            Self::Straight => Ok(None),
-            Self::Environment => of_environment(endpoint, environment),
-            Self::Proxy(url) => Proxy::parse(url, endpoint, "`proxy`").map(Some),
-        }
-    }
 }
 
 type Wrap = Box<dyn FnOnce(EndpointClient) -> EndpointClient + Send>;
@@ -122,23 +106,24 @@ impl Settings {
     }
 
     pub(in crate::source) fn build(self) -> Result<Endpoint, ConfigError> {
-        self.build_in(&|name| std::env::var_os(name))
-    }
-
-    fn build_in(self, environment: Environment<'_>) -> Result<Endpoint, ConfigError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
         let tls = self.url.uri.scheme() == Some(&Scheme::HTTPS);
         self.url.is_safe(self.plaintext)?;
-        let proxy = self.way.proxy(&self.url.uri, environment)?;
-        let tls = tls || proxy.as_ref().is_some_and(Proxy::speaks_tls);
+        let proxies = match &self.way {
+            Way::Straight => Proxies::none(),
+            Way::Environment => Proxies::of_environment(&|name| std::env::var_os(name)),
+            Way::Proxy(url) => Proxies::named(url),
+        };
+        let to_proxy = proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
+            // Also for an endpoint that this one may name.
             Some(roots) => Roots::Only(roots),
-            None if tls => Roots::System,
+            None if tls || to_proxy => Roots::System,
             None => Roots::Unused,
         };
-        let client = client::client(roots.tls()?, proxy, self.connect_timeout);
+        let client = client::client(roots.tls()?, proxies, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint {
             url: self.url,

@@ -70,9 +70,7 @@ impl TokenEndpoint {
                 methods: None,
                 doubted: AtomicBool::new(false),
             })),
-            Place::Issuer(issuer) => {
-                Location::Discovered(Box::new(Discovery::new(issuer.into(), &settings.build_for_others()?)?))
-            }
+            Place::Issuer(issuer) => Location::Discovered(Box::new(Discovery::new(issuer.into(), &settings.build()?)?)),
         })
     }
 }

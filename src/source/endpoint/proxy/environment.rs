@@ -1,51 +1,71 @@
 //! The proxy that the environment names, by curl's conventions.
 
 use super::Proxy;
-use crate::ConfigError;
+use crate::{ConfigError, scope::is_loopback};
 use http::{Uri, uri::Scheme};
 use hyper_util::client::proxy::matcher::Matcher;
 use std::ffi::OsString;
 use zeroize::Zeroizing;
 
 /// Reads a variable.
-pub(in crate::source::endpoint) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The proxy for this endpoint, if it is to have one.
-pub(in crate::source::endpoint) fn of_environment(
-    endpoint: &Uri,
-    environment: Environment<'_>,
-) -> Result<Option<Proxy>, ConfigError> {
-    let names: &[&str] = if endpoint.scheme() == Some(&Scheme::HTTPS) {
-        &["HTTPS_PROXY", "https_proxy"]
-    } else if environment("REQUEST_METHOD").is_some() {
+/// Which proxy for which target.
+pub(in crate::source::endpoint) struct Proxies {
+    /// A mistake is told to who would have used it.
+    https: Result<Option<Proxy>, ConfigError>,
+    http: Result<Option<Proxy>, ConfigError>,
+    /// Finds what is to go through a proxy.
+    except: Option<Matcher>,
+}
+
+impl Proxies {
+    pub(in crate::source::endpoint) fn none() -> Self {
+        Self { https: Ok(None), http: Ok(None), except: None }
+    }
+
+    pub(in crate::source::endpoint) fn named(url: &str) -> Self {
+        let proxy = Proxy::parse(url, "`proxy`").map(Some);
+        Self { https: proxy.clone(), http: proxy, except: None }
+    }
+
+    pub(in crate::source::endpoint) fn of_environment(environment: Environment<'_>) -> Self {
         // In a CGI program `HTTP_PROXY` is a header of whoever asks it (httpoxy, CVE-2016-5385).
-        &["http_proxy"]
-    } else {
-        &["HTTP_PROXY", "http_proxy"]
-    };
-    let own = first(names, environment)?;
-    let Some((name, url)) = (match own {
-        Some(own) => Some(own),
-        None => first(&["ALL_PROXY", "all_proxy"], environment)?,
-    }) else {
-        return Ok(None);
-    };
-    let except = first(&["NO_PROXY", "no_proxy"], environment)?;
-    if let Some((_, except)) = except {
-        // A proxy that is none of these is found by this matcher, whatever it is.
-        let matcher = Matcher::builder().all("http://proxy").no(except.as_str()).build();
-        if matcher.intercept(endpoint).is_none() {
+        let of_http: &[_] =
+            if environment("REQUEST_METHOD").is_some() { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
+        let all = || first(&["ALL_PROXY", "all_proxy"], environment);
+        let found = |names: &[&'static str]| {
+            let own = first(names, environment)?;
+            let Some((name, url)) = (if own.is_some() { own } else { all()? }) else { return Ok(None) };
+            Proxy::parse(&url, &format!("the variable {name}")).map(Some)
+        };
+        let mut proxies = Self { https: found(&["HTTPS_PROXY", "https_proxy"]), http: found(of_http), except: None };
+        match first(&["NO_PROXY", "no_proxy"], environment) {
+            // One that finds all but these.
+            Ok(Some((_, no))) => proxies.except = Some(Matcher::builder().all("http://-").no(no.as_str()).build()),
+            Ok(None) => {}
+            Err(mistake) => (proxies.https, proxies.http) = (Err(mistake.clone()), Err(mistake)),
+        }
+        proxies
+    }
+
+    /// The proxy for this target, if it is to have one.
+    pub(in crate::source::endpoint) fn of(&self, target: &Uri) -> Result<Option<&Proxy>, ConfigError> {
+        // Nobody else reaches this machine by such a name.
+        let local = target.host().is_none_or(is_loopback);
+        if local || self.except.as_ref().is_some_and(|except| except.intercept(target).is_none()) {
             return Ok(None);
         }
+        let proxy = if target.scheme() == Some(&Scheme::HTTPS) { &self.https } else { &self.http };
+        proxy.as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
-    Proxy::parse(&url, endpoint, &format!("the variable {name}")).map(Some)
 }
 
 /// The first of these that is set, unless to nothing. It may hold a password.
-fn first<'a>(
-    names: &[&'a str],
+fn first(
+    names: &[&'static str],
     environment: Environment<'_>,
-) -> Result<Option<(&'a str, Zeroizing<String>)>, ConfigError> {
+) -> Result<Option<(&'static str, Zeroizing<String>)>, ConfigError> {
     let Some((name, value)) = names.iter().find_map(|name| Some((*name, environment(name)?))) else { return Ok(None) };
     let value = value.into_string().map(Zeroizing::new).map_err(|_| ConfigError::IllegalProxy {
         place: format!("the variable {name}"),
@@ -62,8 +82,8 @@ mod tests {
     fn proxy(endpoint: &str, variables: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
         let environment =
             |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| OsString::from(value));
-        let found = of_environment(&endpoint.parse().unwrap(), &environment)?;
-        Ok(found.map(|proxy| proxy.name().to_string()))
+        let proxies = Proxies::of_environment(&environment);
+        Ok(proxies.of(&endpoint.parse().unwrap())?.map(|proxy| proxy.name().to_string()))
     }
 
     fn named(endpoint: &str, variables: &[(&str, &str)]) -> Option<String> {
@@ -95,6 +115,16 @@ mod tests {
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "one"), ("ALL_PROXY", "two")]).unwrap(), "http://one");
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", ""), ("ALL_PROXY", "two")]).unwrap(), "http://two");
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "u:p@one:1")]).unwrap(), "http://one:1", "no password in a name");
+    }
+
+    #[test]
+    fn a_mistake_is_told_to_who_would_have_used_it() {
+        let variables = [("HTTPS_PROXY", "quic://x"), ("HTTP_PROXY", "http://proxy"), ("NO_PROXY", "other.org")];
+        assert!(proxy(HTTPS, &variables).is_err());
+        assert_eq!(named(HTTP, &variables).unwrap(), "http://proxy");
+        for straight in ["https://localhost/token", "https://127.0.0.1", "https://[::1]:1", "https://other.org"] {
+            assert_eq!(named(straight, &variables), None, "{straight}");
+        }
     }
 
     // CVE-2016-5385.

@@ -114,7 +114,7 @@ fn no_key(pem: &[u8]) -> Problem {
     } else if has("ENCRYPTED") {
         "is encrypted: decrypt it with `openssl pkey -in key.pem -out plain.pem`, and let nobody else read that file"
     } else if has("BEGIN OPENSSH PRIVATE KEY") {
-        "is in OpenSSH's format: convert a copy of it with `ssh-keygen -p -m PKCS8 -N '' -f copy`"
+        "is in OpenSSH's format: convert a copy of it with `ssh-keygen -p -m PKCS8 -N '' -f copy`, or make a new one if it is Ed25519"
     } else if !has("-----BEGIN ") {
         "is no PEM, which begins with `-----BEGIN`: convert DER with `openssl pkey -inform DER -in key.der -out key.pem`"
     } else if has("PRIVATE KEY") {
