@@ -2,9 +2,10 @@
 //!
 //! [`OAuth2`] is the source. [`TokenEndpoint`] says where the server is, [`ClientAuth`] who the client is.
 
-// Not built on the crate `oauth2` (5.0): of these grants it has client credentials and refresh token, and no way to send another; it authenticates
-// by secret alone; its answer gives up on an `expires_in` in a string; its errors keep the whole body, and its secrets are Strings that nobody
-// wipes; the HTTP answer, with its `Date`, is gone by the time a caller gets the token. What is left to share is a form of some ten lines.
+// Not built on the crate `oauth2` (5.0), which is made for logins: of these grants it has client credentials and refresh token, with no way to name
+// another `grant_type`; clients authenticate by secret alone; its standard answer wants `expires_in` as an integer; an answer that it cannot read
+// is kept whole in the error; secrets are Strings that nobody wipes; the answer's headers, `Date` among them, end in the HTTP client that one
+// brings. What is left to share is a form of some ten lines.
 
 mod auth;
 mod builder;
@@ -152,6 +153,20 @@ impl OAuth2 {
 
     /// Begins with a token of somebody else's server (RFC 8693). It comes from a source, which is asked anew for each fetch: a file that Kubernetes
     /// writes, a command, a closure.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_jwt_refresh::{BoxError, Token, TokenRequest, source::oauth2::{ClientAuth, OAuth2}};
+    ///
+    /// let subject = tower::service_fn(|_: TokenRequest| async {
+    ///     let written = std::fs::read_to_string("/var/run/secrets/tokens/sts")?;
+    ///     Ok::<_, BoxError>(Token::from_jwt(written.trim())?)
+    /// });
+    /// let source = OAuth2::token_exchange("https://sts.example.com/token", ClientAuth::none(), subject)
+    ///     .audience("https://api.example.com")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn token_exchange<S>(endpoint: impl Into<TokenEndpoint>, auth: ClientAuth, subject_token: S) -> OAuth2Builder
     where
         S: Service<TokenRequest, Response = Token> + Send + 'static,

@@ -21,6 +21,16 @@ const LIFETIME: Duration = Duration::from_secs(60);
 ///
 /// What is wrong with one is told by [`build`](super::OAuth2Builder::build). A client that is known by its TLS certificate (RFC 8705) is
 /// [`public`](Self::public) here.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_jwt_refresh::source::{SigningKey, oauth2::ClientAuth};
+///
+/// let by_secret = ClientAuth::basic("my-service", std::env::var("EXAMPLE_CLIENT_SECRET")?);
+/// let key = SigningKey::from_pem(std::fs::read("private-key.pem")?)?.key_id("2026-11");
+/// let by_key = ClientAuth::private_key_jwt("my-service", key);
+/// # Ok(()) }
+/// ```
 pub struct ClientAuth(Result<Kind, ConfigError>);
 
 enum Kind {

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 /// Parameters that are the grant's, the client's, or have a setting of their own.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 13] = [
     "actor_token",
     "actor_token_type",
     "assertion",
@@ -33,7 +33,6 @@ const RESERVED: [&str; 14] = [
     "scope",
     "subject_token",
     "subject_token_type",
-    "token",
 ];
 
 /// Settings of an [`OAuth2`] source. Credentials are kept in memory that is wiped when the last of them is gone, and never printed.
@@ -170,9 +169,9 @@ impl OAuth2Builder {
     /// ```
     ///
     /// If it fails, panics, or does not end within 5 s (then it is dropped), the fetch succeeds all the same: the access token is good, and this
-    /// process holds the new refresh token. It is logged once, and the callback is called again with the next fetch. Until one succeeds, *a restart
-    /// would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A provider that drops its fetch does not
-    /// stop the callback.
+    /// process holds the new refresh token. Its error is logged once, so put no token into it, and the callback is called again with the next
+    /// fetch. Until one succeeds, *a restart would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A
+    /// provider that drops its fetch does not stop the callback.
     pub fn on_rotation<F, A>(mut self, keep: F) -> Self
     where
         F: Fn(&str) -> A + Send + Sync + 'static,
@@ -195,6 +194,18 @@ impl OAuth2Builder {
     /// else is ignored, and the fetch goes on without. What was asked for is sent with this one fetch, and not with later ones: the server keeps
     /// what the login was good for, and an API that misses it again says so again. A refusal of such a fetch is never taken as permanent, since it
     /// may be the wish that is refused.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
+    /// # let auth = tower_jwt_refresh::source::oauth2::ClientAuth::none();
+    /// use tower_jwt_refresh::source::oauth2::OAuth2;
+    ///
+    /// let source = OAuth2::client_credentials("http://localhost/token", auth)
+    ///     .param("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#)
+    ///     .answer_challenges()
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn answer_challenges(mut self) -> Self {
         self.answers_challenges = true;
         self
@@ -256,8 +267,8 @@ impl OAuth2Builder {
         self
     }
 
-    /// Asks through this proxy, `http://`, `https://` or `socks5://`, and not through one that the environment names. A user and password in the URL
-    /// are shown to it and never printed. A server on this machine is asked without it.
+    /// Asks through this proxy, `http://`, `https://` or `socks5://`, and not through one that the environment names. A user and password in the
+    /// URL are shown to it and never printed. A server on this machine is asked without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.endpoint.proxy(url.into());
         self

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::Full;
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,10 +28,17 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Where an authorization server gives tokens: its token endpoint, or the issuer that says where that is.
 ///
 /// A string is the [URL](Self::url) of a token endpoint.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use tower_jwt_refresh::source::oauth2::TokenEndpoint;
+///
+/// let found = TokenEndpoint::discover("https://login.example.com/tenant");
+/// let known: TokenEndpoint = "https://login.example.com/tenant/token".into();
+/// ```
+#[derive(Clone)]
 pub struct TokenEndpoint(Place);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Place {
     Url(String),
     Issuer(String),
@@ -72,6 +80,15 @@ impl TokenEndpoint {
             })),
             Place::Issuer(issuer) => Location::Discovered(Box::new(Discovery::new(issuer.into(), &settings.build()?)?)),
         })
+    }
+}
+
+impl fmt::Debug for TokenEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Place::Url(url) | Place::Issuer(url)) = &self.0;
+        // A query or a user name may hold a secret.
+        let shown = url.split(['?', '#']).next().filter(|shown| !shown.contains('@'));
+        f.debug_tuple("TokenEndpoint").field(&shown.unwrap_or("-")).finish()
     }
 }
 

@@ -71,7 +71,7 @@ pub enum OAuth2Error {
         "the server's metadata does not list `{method}`, the way in which the client authenticates: that may be why"
     )]
     MethodNotListed {
-        /// The way, as RFC 7591 section 2 names it.
+        /// The way, as RFC 7591 section 2 and OpenID Connect Core section 9 name it.
         method: &'static str,
         /// The refusal, an [`EndpointError`](crate::source::EndpointError).
         #[source]

@@ -93,4 +93,8 @@ fn nothing_printed_holds_a_secret() {
     let first = format!("{builder:?}");
     let text = format!("{first} {:?}", builder.build().unwrap());
     assert!(text.contains(URL) && !text.contains("s3cr3t"), "{text}");
+    for place in ["https://a/token?key=s3cr3t", "https://user:s3cr3t@a/token", "https://a/#s3cr3t"] {
+        let text = format!("{:?} {:?}", TokenEndpoint::url(place), TokenEndpoint::discover(place));
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
 }
