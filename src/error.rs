@@ -221,6 +221,22 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// A parameter of a token request that cannot be. Its value is not quoted.
+    #[error("the parameter `{name}` {problem}")]
+    IllegalParameter {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A setting of another OAuth grant.
+    #[error("`{setting}` means nothing with the grant of `{grant}`: leave it out")]
+    NotOfThisGrant {
+        /// The setting.
+        setting: &'static str,
+        /// What began the builder.
+        grant: &'static str,
+    },
     /// A method that no endpoint hands out tokens by.
     #[error("no endpoint answers {method} with a token: use POST, GET or PUT")]
     NoMethodForTokens {

@@ -1,6 +1,6 @@
 //! Which answer means that the token was refused, and whether the request is sent again.
 
-mod challenge;
+pub(crate) mod challenge;
 
 use crate::{
     BoxError, Generation, TokenProvider,

@@ -26,6 +26,8 @@ mod endpoint;
 mod exchange;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "oauth2")]
+pub mod oauth2;
 #[cfg(feature = "signed-jwt")]
 mod signed;
 

@@ -6,6 +6,11 @@
 #[cfg(feature = "exchange")]
 mod header;
 mod lifetime;
+#[cfg(feature = "oauth2")]
+mod oauth2;
+
+#[cfg(feature = "oauth2")]
+pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
 
 #[cfg(feature = "exchange")]
 pub(super) use header::token_in_header;
@@ -46,15 +51,16 @@ impl Names {
     }
 }
 
-/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
-/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
-pub(super) const FINAL: [&str; 6] = [
+/// RFC 6749 section 5.2 and RFC 8707 section 2: the credential or the request is wrong, so the same again gets the same answer. Codes of
+/// other places (`temporarily_unavailable`, `slow_down`) say that it may change.
+pub(super) const FINAL: [&str; 7] = [
     "invalid_request",
     "invalid_client",
     "invalid_grant",
     "unauthorized_client",
     "unsupported_grant_type",
     "invalid_scope",
+    "invalid_target",
 ];
 
 /// What is wrong with an answer that should hold a token. Never quotes it.
@@ -98,6 +104,18 @@ pub enum AnswerError {
         /// Where.
         place: String,
     },
+    /// No `access_token` that is a string, where OAuth says it is (RFC 6749 section 5.1).
+    #[error("the answer has {found} at `access_token`: is this the URL of an OAuth token endpoint?")]
+    NoAccessToken {
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// A token that is no good by itself: it takes a proof with each request (DPoP, MAC), and must not be used by who does not know how (RFC 6749
+    /// section 7.1).
+    #[error(
+        "the answer's `token_type` is not Bearer, so the token cannot be sent as it is: have the server give this client bearer tokens"
+    )]
+    NotBearer,
     /// It could not be sent.
     #[error("the answer's token is of no use")]
     IllegalToken(#[source] InvalidToken),

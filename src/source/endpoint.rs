@@ -30,10 +30,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use zeroize::Zeroizing;
 
+pub(super) const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
+
 pub(super) struct Endpoint {
     url: Url,
     client: EndpointClient,
     timeout: Duration,
+    #[cfg(feature = "oauth2")]
+    plaintext: bool,
 }
 
 /// Where it is, and how errors name it: without the query, which may hold a secret.
@@ -56,11 +60,32 @@ impl Endpoint {
         Arc::clone(&self.url.name)
     }
 
+    #[cfg(feature = "oauth2")]
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same client for another URL, which is held to the same rules.
+    #[cfg(feature = "oauth2")]
+    pub(super) fn at(&self, url: &str) -> Result<Self, crate::ConfigError> {
+        let url = Url::parse(url)?;
+        url.is_safe(self.plaintext)?;
+        Ok(Self { url, client: self.client.clone(), ..*self })
+    }
+
     /// Sends this request there, whatever its own URI, and reads the whole answer. Anything but a success is an error.
     ///
     /// Dropping the future ends the connection.
-    pub(super) async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
-        let deadline = Instant::now() + self.timeout;
+    pub(super) async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
+        self.ask_until(Instant::now() + self.timeout, request).await
+    }
+
+    /// The same for a request that is part of something longer, whose time began before it.
+    pub(super) async fn ask_until(
+        &self,
+        deadline: Instant,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Reply, Failed> {
         let asked = SystemTime::now();
         let timed_out = |_| EndpointError::TimedOut { endpoint: self.name(), after: self.timeout };
         *request.uri_mut() = self.url.uri.clone();

@@ -43,6 +43,21 @@ enum Does {
     Steps(Vec<Step>),
 }
 
+impl Case {
+    /// What comes after a whole request; none where none is read.
+    pub fn steps(&self) -> Option<&[Step]> {
+        match &self.does {
+            Does::Steps(steps) => Some(steps),
+            Does::Nobody | Does::Unread { .. } | Does::HalfRead => None,
+        }
+    }
+
+    /// The answer never ends.
+    pub fn hangs(&self) -> bool {
+        matches!(self.end, End::Error { kind: Kind::TimedOut, .. })
+    }
+}
+
 #[derive(Clone, Copy)]
 pub enum End {
     Token,
@@ -100,8 +115,7 @@ where
             Server::new(move |count| if count == 0 { steps.clone() } else { good.clone() }).await
         }
     };
-    let hangs = matches!(case.end, End::Error { kind: Kind::TimedOut, .. });
-    let source = (subject.make)(&server.url(), if hangs { TINY } else { MINUTE });
+    let source = (subject.make)(&server.url(), if case.hangs() { TINY } else { MINUTE });
     let clock = ManualClock::new();
     let provider = TokenProvider::builder().clock(clock.clone()).build(source).unwrap();
     let outcome = provider.token().await;

@@ -157,7 +157,8 @@ impl EndpointError {
     /// Can asking again help, or is it the credential, or the request as such?
     fn outlook(&self) -> Outlook {
         match self {
-            Self::Refused { .. } | Self::Answer { error: AnswerError::Refused { code: Some(_) }, .. } => {
+            Self::Refused { .. } => Outlook::Permanent,
+            Self::Answer { error: AnswerError::Refused { code: Some(_) } | AnswerError::NotBearer, .. } => {
                 Outlook::Permanent
             }
             Self::Layer { error, .. } => Outlook::of_layer(&**error),

@@ -110,10 +110,7 @@ impl Settings {
             return Err(mistake);
         }
         let tls = self.url.uri.scheme() == Some(&Scheme::HTTPS);
-        let host = self.url.uri.host().unwrap_or_default();
-        if !tls && !self.plaintext && !is_loopback(host) {
-            return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
-        }
+        self.url.is_safe(self.plaintext)?;
         let proxies = match &self.way {
             Way::Straight => Proxies::none(),
             Way::Environment => Proxies::of_environment(&|name| std::env::var_os(name)),
@@ -121,13 +118,20 @@ impl Settings {
         };
         let to_proxy = proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
         let roots = match self.roots {
-            _ if !tls && !to_proxy => Roots::Unused,
+            // Also for an endpoint that this one may name.
             Some(roots) => Roots::Only(roots),
-            None => Roots::System,
+            None if tls || to_proxy => Roots::System,
+            None => Roots::Unused,
         };
         let client = client::client(roots.tls()?, proxies, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
-        Ok(Endpoint { url: self.url, client, timeout: self.timeout })
+        Ok(Endpoint {
+            url: self.url,
+            client,
+            timeout: self.timeout,
+            #[cfg(feature = "oauth2")]
+            plaintext: self.plaintext,
+        })
     }
 
     fn limited(&mut self, setting: &'static str, value: Duration) {
@@ -140,7 +144,16 @@ impl Settings {
 }
 
 impl Url {
-    fn parse(url: &str) -> Result<Self, ConfigError> {
+    /// May a credential go there?
+    pub(super) fn is_safe(&self, plaintext: bool) -> Result<(), ConfigError> {
+        let host = self.uri.host().unwrap_or_default();
+        if plaintext || self.uri.scheme() == Some(&Scheme::HTTPS) || is_loopback(host) {
+            return Ok(());
+        }
+        Err(ConfigError::PlaintextEndpoint { host: host.to_owned() })
+    }
+
+    pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let refuse = |problem| Err(ConfigError::IllegalEndpoint { problem });
         let parsed = url.parse::<Uri>().ok();
         let Some((uri, scheme, authority)) = parsed

@@ -8,7 +8,7 @@ use crate::{
     BoxError, ConfigError,
     source::{
         answer::Ends,
-        endpoint::{EndpointClient, Settings},
+        endpoint::{AGENT, EndpointClient, Settings},
     },
 };
 use bytes::Bytes;
@@ -17,8 +17,6 @@ use http_body::Body;
 use http_body_util::Full;
 use std::{fmt, sync::Arc, time::Duration};
 use tower::{Layer, Service};
-
-const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
 ///
