@@ -9,12 +9,11 @@ mod lifetime;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 
-#[cfg(feature = "oauth2")]
-pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
-
 #[cfg(feature = "exchange")]
 pub(super) use header::token_in_header;
 pub(super) use lifetime::Ends;
+#[cfg(feature = "oauth2")]
+pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
 
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
