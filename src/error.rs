@@ -287,6 +287,12 @@ pub enum ConfigError {
         /// The least that works.
         at_least: Duration,
     },
+    /// A command that cannot be run.
+    #[error("the command {problem}")]
+    IllegalCommand {
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
     /// What is no JSON pointer.
     #[error("`{0}` is no JSON pointer (RFC 6901): write the way to what is meant, such as `/data/token`")]
     NotAPointer(String),

@@ -1,6 +1,6 @@
 //! The task of one flight: sleep out `min_interval`, ask the source, bring what it says to the machine.
 //!
-//! It asks the machine for leave twice: before it waits for the source to be ready, and again at the very moment of the call. In
+//! It asks the machine for leave each time before it looks whether the source is ready, and again at the very moment of the call. In
 //! between it may have been frozen, and its successor may have asked; then it does nothing more.
 
 use super::{
@@ -78,6 +78,10 @@ impl Guard {
     async fn ask(&self, request: TokenRequest) -> Asked {
         let mut request = Some(request);
         let called = std::future::poll_fn(|cx| {
+            // One that is lost must not make the source ready: a limit around it gives a permit for that, which nobody would use.
+            if self.core.event(|machine, now, _| machine.leave(now, self.number)).is_none() {
+                return Poll::Ready(None);
+            }
             let mut source = self.core.source.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = std::task::ready!(source.poll_ready(cx)) {
                 return Poll::Ready(Some(Err(error)));

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+#[path = "whole_run.rs"]
+#[allow(clippy::duplicate_mod, reason = "not every file that uses this one has the rest of the support")]
+mod whole_run;
+
 use std::{
     error::Error,
     sync::{Arc, Mutex},
@@ -106,6 +110,7 @@ impl Server {
     }
 
     pub async fn listen() -> (Self, TcpListener) {
+        whole_run::listen();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         (Self { port, asked: Arc::default() }, listener)
@@ -130,6 +135,7 @@ where
     S: Socket,
 {
     let Some(request) = read_request(&mut stream).await else { return };
+    whole_run::secrets_of(&request);
     let count = {
         let mut asked = asked.lock().unwrap();
         asked.push(request);
@@ -137,7 +143,10 @@ where
     };
     for step in steps(count) {
         let sent = match step {
-            Step::Send(bytes) => stream.write_all(&bytes).await,
+            Step::Send(bytes) => {
+                whole_run::secrets_of(&String::from_utf8_lossy(&bytes));
+                stream.write_all(&bytes).await
+            }
             Step::Drip(text) => loop {
                 // Little by little is the point: a limit on the silence between two bytes would never end this.
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -217,7 +226,9 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (
 
 /// All that anybody could print of it.
 pub fn printed(error: &(dyn Error + 'static)) -> String {
-    chain(error).map(|error| format!("{error}: {error:?}\n")).collect()
+    let text: String = chain(error).map(|error| format!("{error}: {error:?}\n")).collect();
+    whole_run::print(&text);
+    text
 }
 
 pub fn is_permanent(error: &TokenError) -> bool {

@@ -1,7 +1,7 @@
 //! What OAuth puts into an answer: RFC 6749 section 5.1, RFC 8693 section 2.2.1.
 
 use super::{
-    AnswerError, Object, error,
+    AnswerError, Names, Object, error,
     lifetime::{Ends, Said},
     object, of_text, string,
 };
@@ -35,7 +35,7 @@ pub(in crate::source) fn access_token(
     if !is_bearer(&top, exchanged)? {
         return Err(AnswerError::NotBearer);
     }
-    Ok(Said::by([None, Some(&top)], whole, &Ends::default())?.put_on(token, date))
+    Ok(Said::by([None, Some(&top)], whole, &Names::OF_ENDPOINTS, &Ends::default())?.put_on(token, date))
 }
 
 /// The new refresh token, whatever else is wrong with the answer: the server may have withdrawn the old one.

@@ -3,7 +3,7 @@
 use super::EndpointError;
 use crate::{BoxError, source::AnswerError};
 use bytes::Bytes;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -88,7 +88,7 @@ const FULL: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 enum Unpack {
     Identity(Whole),
-    Gzip(MultiGzDecoder<Whole>),
+    Gzip(GzDecoder<Whole>),
     Zlib(ZlibDecoder<Whole>),
     Deflate(DeflateDecoder<Whole>),
 }
@@ -98,7 +98,7 @@ impl Unpack {
         let whole = Whole(Zeroizing::new(Vec::with_capacity(announced)));
         Some(match coding {
             Coding::Identity => Self::Identity(whole),
-            Coding::Gzip => Self::Gzip(MultiGzDecoder::new(whole)),
+            Coding::Gzip => Self::Gzip(GzDecoder::new(whole)),
             // RFC 9110 section 8.4.1.2: zlib's format; some send the bare stream under that name, whose first byte differs (RFC 1950 section 2.2).
             Coding::Deflate if first & 0x0f == 8 => Self::Zlib(ZlibDecoder::new(whole)),
             Coding::Deflate => Self::Deflate(DeflateDecoder::new(whole)),
@@ -161,19 +161,19 @@ mod tests {
     const TEXT: &[u8] = br#"{"jwt":"t"}"#;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = write::GzEncoder::new(Vec::new(), Compression::best());
+        let mut encoder = write::GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
 
     fn zlib(text: &[u8]) -> Vec<u8> {
-        let mut encoder = write::ZlibEncoder::new(Vec::new(), Compression::best());
+        let mut encoder = write::ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
 
     fn deflate(text: &[u8]) -> Vec<u8> {
-        let mut encoder = write::DeflateEncoder::new(Vec::new(), Compression::best());
+        let mut encoder = write::DeflateEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
@@ -185,11 +185,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_packed_is_unpacked_however_it_is_cut() {
-        let twice = [gzip(&TEXT[..5]), gzip(&TEXT[5..])].concat();
         for (coding, packed) in [
             (Coding::Identity, TEXT.to_vec()),
             (Coding::Gzip, gzip(TEXT)),
-            (Coding::Gzip, twice),
             (Coding::Deflate, zlib(TEXT)),
             (Coding::Deflate, deflate(TEXT)),
         ] {
@@ -210,13 +208,12 @@ mod tests {
             [(Coding::Gzip, gzip as fn(&[u8]) -> _), (Coding::Deflate, zlib), (Coding::Deflate, deflate)]
         {
             assert_eq!(unpacked(coding, &pack(&most), 1000).await.unwrap().len(), LIMIT);
-            for bomb in [&more, &vec![b' '; 4 * LIMIT]] {
-                let error = unpacked(coding, &pack(bomb), 1000).await.unwrap_err();
-                assert!(matches!(error, EndpointError::TooLarge { limit: LIMIT, .. }), "{error}");
-            }
+            let error = unpacked(coding, &pack(&more), 1000).await.unwrap_err();
+            assert!(matches!(error, EndpointError::TooLarge { limit: LIMIT, .. }), "{error}");
         }
-        let nothings = gzip(b"").repeat(LIMIT / 20 + 1);
-        let error = unpacked(Coding::Gzip, &nothings, 1000).await.unwrap_err();
+        // Blocks of no bytes (RFC 1951 section 3.2.4).
+        let nothings = [0, 0, 0, 0xff, 0xff].repeat(LIMIT / 5 + 1);
+        let error = unpacked(Coding::Deflate, &nothings, 1000).await.unwrap_err();
         assert!(matches!(error, EndpointError::TooLarge { .. }), "{error}");
     }
 
@@ -226,11 +223,13 @@ mod tests {
         let mut wrong_sum = gzip(TEXT);
         *wrong_sum.iter_mut().rev().nth(5).unwrap() ^= 1;
         let tail = [gzip(TEXT), b"s3cr3t".to_vec()].concat();
+        let twice = [gzip(TEXT), gzip(TEXT)].concat();
         for (coding, packed) in [
             (Coding::Gzip, TEXT.to_vec()),
             (Coding::Gzip, cut),
             (Coding::Gzip, wrong_sum),
             (Coding::Gzip, tail),
+            (Coding::Gzip, twice),
             (Coding::Deflate, TEXT.to_vec()),
             (Coding::Other, TEXT.to_vec()),
         ] {
