@@ -6,16 +6,17 @@ mod oauth2;
 mod server;
 mod support;
 
-use oauth2::{Kept, provider, provider_of, refreshing, request, rotating, shown, with_refresh_token};
+use oauth2::{Kept, oauth2_error, provider, provider_of, refreshing, request, rotating, shown, with_refresh_token};
 use server::{Server, ok};
 use std::{
     future::pending,
     sync::{Arc, Mutex},
     time::Duration,
 };
-use support::{HOUR, Logs};
+use support::{HOUR, Logs, SECOND};
 use tokio::sync::{Semaphore, mpsc};
 use tower::{Service, ServiceExt};
+use tower_jwt_refresh::source::oauth2::OAuth2Error;
 
 #[tokio::test]
 async fn the_new_refresh_token_is_kept_before_the_access_token_is_there() {
@@ -165,4 +166,31 @@ async fn a_fetch_that_is_dropped_while_the_callback_runs_does_not_stop_it_and_th
     permits.add_permits(2);
     next.await.unwrap().unwrap();
     assert_eq!((shown(&server), kept.all()), (vec!["r1".into(), "r2".into()], vec!["r2".into(), "r3".into()]));
+}
+
+#[tokio::test]
+async fn whoever_waits_too_long_for_the_refresh_token_is_told_so() {
+    let server = rotating().await;
+    let (entered, mut entries) = mpsc::unbounded_channel();
+    let source = refreshing(&server).timeout(SECOND).on_rotation(move |_| {
+        entered.send(()).unwrap();
+        pending()
+    });
+    let source = source.build().unwrap();
+    let fetch = || {
+        let provider = provider_of(source.clone()).0;
+        tokio::spawn(async move { provider.token().await.map(drop) })
+    };
+    let first = fetch();
+    entries.recv().await.unwrap();
+    let second = fetch();
+    support::settle().await;
+    tokio::time::pause();
+    tokio::time::advance(SECOND + Duration::from_millis(1)).await;
+    let error = second.await.unwrap().unwrap_err();
+    let what = "another fetch with the same refresh token";
+    assert!(matches!(oauth2_error(&error), OAuth2Error::Late { what: said, .. } if *said == what), "{error:?}");
+    assert!(!first.is_finished(), "its callback has 5 s");
+    tokio::time::resume();
+    assert_eq!(shown(&server), ["r1"]);
 }

@@ -14,10 +14,7 @@ use support::{HOUR, SECOND};
 use tower::{Service, ServiceExt};
 use tower_jwt_refresh::{
     ConfigError,
-    source::{
-        EndpointError,
-        oauth2::{ClientAuth, OAuth2, OAuth2Error},
-    },
+    source::oauth2::{ClientAuth, OAuth2},
 };
 
 // Scenario 66.
@@ -87,30 +84,6 @@ async fn a_hundred_callers_show_the_one_use_refresh_token_once() {
         assert_eq!(waiting.await.unwrap().unwrap(), "t1");
     }
     assert_eq!(shown(&server), ["r1"]);
-}
-
-#[tokio::test]
-async fn whoever_waits_too_long_for_the_refresh_token_is_told_so() {
-    let server = Server::new(|_| vec![Step::Hang]).await;
-    let source = refreshing(&server).timeout(SECOND / 10).build().unwrap();
-    let first = tokio::spawn(once_of(source.clone()));
-    while server.asked().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    // Its time is over no later than the second's, so that either may be the first to give up.
-    let second = once_of(source).await.unwrap_err();
-    let late = find::<OAuth2Error>(&second).is_some_and(|error| matches!(error, OAuth2Error::Late { .. }));
-    let timed_out = find::<EndpointError>(&second).is_some_and(|error| matches!(error, EndpointError::TimedOut { .. }));
-    assert!(late || timed_out, "{second:?}");
-    assert!(first.await.unwrap().is_err());
-}
-
-async fn once_of(source: OAuth2) -> Result<(), tower_jwt_refresh::TokenError> {
-    provider_of(source).0.token().await.map(drop)
-}
-
-fn find<E: std::error::Error + 'static>(error: &tower_jwt_refresh::TokenError) -> Option<&E> {
-    server::chain(error).find_map(|error| error.downcast_ref())
 }
 
 #[tokio::test]
