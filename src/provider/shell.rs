@@ -73,7 +73,7 @@ struct Locked {
     published: u64,
     events: u64,
     landing: Option<Arc<Landing>>,
-    /// What the loop sleeps for.
+    /// What the loop sleeps for; none before it looked for the first time.
     armed: Option<Duration>,
 }
 
@@ -187,7 +187,7 @@ impl Core {
         let runway = locked.machine.held().map(|held| held.runway(now));
         let error = locked.machine.trouble().cloned();
         let wake = locked.machine.wake(now);
-        let sooner = wake.is_some_and(|wake| locked.armed.is_none_or(|armed| wake < armed));
+        let sooner = wake.zip(locked.armed).is_some_and(|(wake, armed)| wake < armed);
         drop(locked);
 
         if let Some(ended) = ended {
