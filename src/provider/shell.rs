@@ -24,6 +24,7 @@
 
 use super::{
     Settings, TokenStatus, flight,
+    primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, watch},
     state::{Decision, Machine, Over, Purpose, Rejection},
     wait::Waiter,
 };
@@ -31,20 +32,10 @@ use crate::{
     BoxError, Generation, Token, TokenError, TokenRequest,
     clock::{Clocks, Now},
 };
-use arc_swap::{ArcSwap, Guard};
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
-};
-use tokio::{
-    runtime,
-    sync::{Notify, watch},
-    task,
-    time::Instant,
 };
 use tower::util::{
     BoxService,
