@@ -21,6 +21,9 @@
 //! Its task owns all it needs. Callers hold its landing only, so dropping them changes nothing. If the task itself is dropped (its
 //! runtime shuts down, or it never was polled), a guard says so; if it is frozen, whoever looks finds it too old. In both cases the
 //! machine forgets it, and whatever it still brings names a number that is no longer under way.
+//!
+//! Locks, atomics, notifications, tasks and timers come from [`primitives`](super::primitives), so that `model` can take all of this
+//! through every interleaving of what the above speaks of.
 
 use super::{
     Settings, TokenStatus, flight,
@@ -52,8 +55,8 @@ pub(crate) struct Core {
     /// Taken for one `poll_ready` or one `call` at a time, by flights alone: a frozen one keeps it from nobody.
     pub(crate) source: Mutex<Source>,
     status: watch::Sender<TokenStatus>,
-    /// Of the status last sent; read and written under the channel's own lock.
-    told: AtomicU64,
+    /// Of the status last sent; read and written under the channel's own lock, and so no primitive of its own.
+    told: std::sync::atomic::AtomicU64,
     /// Wakes the loop.
     pub(crate) wake: Arc<Notify>,
 }
@@ -126,7 +129,7 @@ impl Core {
             clocks,
             source: Mutex::new(source),
             status,
-            told: AtomicU64::new(0),
+            told: std::sync::atomic::AtomicU64::new(0),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -373,3 +376,6 @@ impl fmt::Debug for Core {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, jwt_refresh_loom))]
+mod model;
