@@ -5,6 +5,7 @@
 
 use super::{
     backoff::Failure,
+    primitives::time,
     shell::Core,
     state::{Landed, Over},
 };
@@ -48,10 +49,10 @@ impl Guard {
         let (core, number) = (&self.core, self.number);
         let Some(sleep) = core.event(|machine, now, _| machine.leave(now, number)) else { return };
         if !sleep.is_zero() {
-            tokio::time::sleep(sleep).await;
+            time::sleep(sleep).await;
         }
         let after = core.settings.fetch_timeout;
-        let asked = tokio::time::timeout(after, CatchPanic { future: self.ask(request) }).await;
+        let asked = time::timeout(after, CatchPanic { future: self.ask(request) }).await;
         let result = match asked {
             Ok(Ok(Asked::Answer(result))) => result.map_err(FetchError::Source),
             Ok(Ok(Asked::Lost)) => return,

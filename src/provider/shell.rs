@@ -21,9 +21,13 @@
 //! Its task owns all it needs. Callers hold its landing only, so dropping them changes nothing. If the task itself is dropped (its
 //! runtime shuts down, or it never was polled), a guard says so; if it is frozen, whoever looks finds it too old. In both cases the
 //! machine forgets it, and whatever it still brings names a number that is no longer under way.
+//!
+//! Locks, atomics, notifications, tasks and timers come from [`primitives`](super::primitives), so that `model` can take all of this
+//! through every interleaving of what the above speaks of.
 
 use super::{
     Settings, TokenStatus, flight,
+    primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, watch},
     state::{Decision, Machine, Over, Purpose, Rejection},
     wait::Waiter,
 };
@@ -31,20 +35,10 @@ use crate::{
     BoxError, Generation, Token, TokenError, TokenRequest,
     clock::{Clocks, Horizon, Now},
 };
-use arc_swap::{ArcSwap, Guard};
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
-};
-use tokio::{
-    runtime,
-    sync::{Notify, watch},
-    task,
-    time::Instant,
 };
 use tower::util::{
     BoxService,
@@ -61,8 +55,8 @@ pub(crate) struct Core {
     /// Taken for one `poll_ready` or one `call` at a time, by flights alone: a frozen one keeps it from nobody.
     pub(crate) source: Mutex<Source>,
     status: watch::Sender<TokenStatus>,
-    /// Of the status last sent; read and written under the channel's own lock.
-    told: AtomicU64,
+    /// Of the status last sent; read and written under the channel's own lock, and so no primitive of its own.
+    told: std::sync::atomic::AtomicU64,
     /// Wakes the loop.
     pub(crate) wake: Arc<Notify>,
 }
@@ -73,7 +67,7 @@ struct Locked {
     published: u64,
     events: u64,
     landing: Option<Arc<Landing>>,
-    /// What the loop sleeps for.
+    /// What the loop sleeps for; none before it looked for the first time.
     armed: Option<Duration>,
 }
 
@@ -135,7 +129,7 @@ impl Core {
             clocks,
             source: Mutex::new(source),
             status,
-            told: AtomicU64::new(0),
+            told: std::sync::atomic::AtomicU64::new(0),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -187,7 +181,7 @@ impl Core {
         let runway = locked.machine.held().map(|held| held.runway(now));
         let error = locked.machine.trouble().cloned();
         let wake = locked.machine.wake(now);
-        let sooner = wake.is_some_and(|wake| locked.armed.is_none_or(|armed| wake < armed));
+        let sooner = wake.zip(locked.armed).is_some_and(|(wake, armed)| wake < armed);
         drop(locked);
 
         if let Some(ended) = ended {
@@ -382,3 +376,6 @@ impl fmt::Debug for Core {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, jwt_refresh_loom))]
+mod model;
