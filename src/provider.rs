@@ -4,6 +4,7 @@ mod background;
 mod backoff;
 mod builder;
 mod flight;
+mod jitter;
 mod log;
 mod primitives;
 mod schedule;

@@ -354,7 +354,18 @@ mod tests {
                 }
             }
         }
-        for odd in ["x:[].localhost", "x:80[].localhost", "[::1]x", "[::1]x:1", "x[].y", "u:1@[::1]", "x[]", "[]:", "[a]x", "[]x"] {
+        for odd in [
+            "x:[].localhost",
+            "x:80[].localhost",
+            "[::1]x",
+            "[::1]x:1",
+            "x[].y",
+            "u:1@[::1]",
+            "x[]",
+            "[]:",
+            "[a]x",
+            "[]x",
+        ] {
             let Ok(uri) = format!("http://{odd}/").parse::<Uri>() else { continue };
             let target = Target::of_uri(&uri);
             assert_eq!((target.host(), target.port()), (uri.host(), uri.port_u16()), "{uri}");

@@ -27,6 +27,7 @@
 
 use super::{
     Settings, TokenStatus, flight,
+    jitter::Jitter,
     primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, watch},
     state::{Decision, Machine, Over, Purpose, Rejection},
     wait::Waiter,
@@ -40,10 +41,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
-use tower::util::{
-    BoxService,
-    rng::{HasherRng, Rng},
-};
+use tower::util::BoxService;
 
 pub(crate) type Source = BoxService<TokenRequest, Token, BoxError>;
 
@@ -63,7 +61,7 @@ pub(crate) struct Core {
 
 struct Locked {
     machine: Machine,
-    rng: HasherRng,
+    jitter: Jitter,
     published: u64,
     events: u64,
     landing: Option<Arc<Landing>>,
@@ -112,20 +110,13 @@ pub(crate) enum Verdict {
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings, clocks: Clocks, source: Source) -> Self {
+    pub(crate) fn new(settings: Settings, clocks: Clocks, jitter: Jitter, source: Source) -> Self {
         let machine = Machine::new(settings, Generation::new_provider());
         let status = watch::Sender::new(machine.status(clocks.now()));
         Self {
             settings,
             snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, &clocks, None)),
-            locked: Mutex::new(Locked {
-                machine,
-                rng: HasherRng::default(),
-                published: 0,
-                events: 0,
-                landing: None,
-                armed: None,
-            }),
+            locked: Mutex::new(Locked { machine, jitter, published: 0, events: 0, landing: None, armed: None }),
             clocks,
             source: Mutex::new(source),
             status,
@@ -166,7 +157,7 @@ impl Core {
     ) -> (T, Option<Arc<Landing>>) {
         let now = self.clocks.now();
         let mut locked = self.lock();
-        let roll = locked.rng.next_f64();
+        let roll = locked.jitter.roll();
         let result = act(&mut locked.machine, now, roll);
         let over = end(&result);
         let ended = locked.follow_flight(over.is_some());
