@@ -15,6 +15,7 @@ use crate::{
     clock::{Clock, Clocks},
     provider::{
         Background, Handle, Settings, TokenProvider,
+        jitter::Jitter,
         primitives::doubles::{tasks, time, watch},
     },
 };
@@ -131,7 +132,8 @@ fn provider(
     });
     // No sleep before a source is asked again: nobody would end it.
     let settings = Settings { min_interval: Duration::ZERO, ..Settings::default() };
-    let core = Arc::new(Core::new(settings, Clocks::new(Box::new(ModelClock)), BoxService::new(service)));
+    let core =
+        Arc::new(Core::new(settings, Clocks::new(Box::new(ModelClock)), Jitter::new(None), BoxService::new(service)));
     if let Some(left) = held {
         core.event(|machine, now, roll| machine.seed(now, token("a", left), roll));
     }

@@ -14,7 +14,7 @@ fn two_rejections_of_one_generation_cost_one_fetch_and_both_get_what_it_brought(
         let other = other.join().unwrap();
         assert_eq!((mine.expose_secret(), other.expose_secret()), ("b", "b"));
         assert!(mine.generation() == other.generation() && mine.generation() > old.generation());
-        assert_eq!(provider.fresh().unwrap().0.token.as_ref().unwrap().generation(), mine.generation());
+        assert_eq!(provider.fresh().unwrap().token.as_ref().unwrap().generation(), mine.generation());
         drop(provider);
         seen.end(1, &TokenStatus::Fresh);
     });

@@ -19,7 +19,7 @@ fn a_rejection_of_an_old_generation_neither_marks_the_new_token_nor_fetches_agai
         let waits = spawn(&provider, move |provider| tasks::block_on(provider.replace(&refused)).unwrap());
         provider.reject(&old);
         assert_eq!(waits.join().unwrap().expose_secret(), "b");
-        let (snapshot, _) = provider.fresh().expect("nobody rejected the new one");
+        let snapshot = provider.fresh().expect("nobody rejected the new one");
         assert_eq!(secret(snapshot.token.clone()).as_deref(), Some("b"));
         drop((snapshot, provider));
         seen.end(1, &TokenStatus::Fresh);

@@ -5,7 +5,7 @@ use crate::Generation;
 
 /// The snapshot that a request path gets, all of one piece: the generation of its token.
 fn read(provider: &TokenProvider) -> Option<Generation> {
-    let (snapshot, now) = provider.fresh()?;
+    let snapshot = provider.fresh()?;
     let token = snapshot.token.as_ref().expect("what is fresh is there");
     let lives = match token.expose_secret() {
         "a" => HOUR,
@@ -15,7 +15,8 @@ fn read(provider: &TokenProvider) -> Option<Generation> {
     };
     let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
     assert_eq!(token.expires_at(), Some(start + lives), "another token's expiry");
-    assert!(now.until(snapshot.fresh_until) <= lives && now.until(snapshot.fresh_until) > lives - HOUR);
+    let left = snapshot.fresh_until.left(ModelClock.monotonic());
+    assert!(left <= lives && left > lives - HOUR, "another token's bounds");
     Some(token.generation())
 }
 
