@@ -122,6 +122,13 @@ impl Clocks {
     }
 }
 
+#[cfg(all(test, jwt_refresh_loom))]
+impl Horizon {
+    pub(crate) fn left(self, now: Instant) -> Duration {
+        self.0.map_or(Duration::ZERO, |(mono, _)| mono.saturating_duration_since(now))
+    }
+}
+
 impl fmt::Debug for Clocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clocks").finish_non_exhaustive()

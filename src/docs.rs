@@ -2,3 +2,4 @@
 
 pub mod no_tower;
 pub mod order;
+pub mod sources;

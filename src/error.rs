@@ -221,6 +221,22 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// A parameter of a token request that cannot be. Its value is not quoted.
+    #[error("the parameter `{name}` {problem}")]
+    IllegalParameter {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+    /// A setting of another OAuth grant.
+    #[error("`{setting}` means nothing with the grant of `{grant}`: leave it out")]
+    NotOfThisGrant {
+        /// The setting.
+        setting: &'static str,
+        /// What began the builder.
+        grant: &'static str,
+    },
     /// A method that no endpoint hands out tokens by.
     #[error("no endpoint answers {method} with a token: use POST, GET or PUT")]
     NoMethodForTokens {
@@ -232,6 +248,14 @@ pub enum ConfigError {
     BodyNotAllowed {
         /// As set.
         method: http::Method,
+    },
+    /// A proxy that cannot be used. Not quoted: it may hold a password.
+    #[error("the proxy in {place} {problem}")]
+    IllegalProxy {
+        /// Where it was named.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
     },
     /// No certificates to check servers by.
     #[error("{problem}")]
@@ -262,6 +286,12 @@ pub enum ConfigError {
         value: Duration,
         /// The least that works.
         at_least: Duration,
+    },
+    /// A command that cannot be run.
+    #[error("the command {problem}")]
+    IllegalCommand {
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
     },
     /// What is no JSON pointer.
     #[error("`{0}` is no JSON pointer (RFC 6901): write the way to what is meant, such as `/data/token`")]

@@ -71,6 +71,8 @@ pub(crate) struct Sender<S, P, K, R: ReplayRequest> {
     policy: P,
     keep: K,
     attempt: Attempt<R>,
+    /// A wait is over this moment: what it gave is sent, and no second wait follows.
+    just_waited: bool,
     /// The token died while the inner service kept us waiting, and we went back for another.
     went_back: bool,
 }
@@ -84,7 +86,7 @@ where
     K: KeepBody<R::Body>,
 {
     pub(crate) fn new(service: S, policy: P, keep: K, attempt: Attempt<R>) -> Self {
-        Self { service, policy, keep, attempt, went_back: false }
+        Self { service, policy, keep, attempt, just_waited: false, went_back: false }
     }
 
     fn provider(&self) -> &TokenProvider {
@@ -93,6 +95,9 @@ where
 
     /// The inner service is ready, and may have taken its time: the token to send now, or a wait for one.
     fn recheck(&mut self, token: Token) -> Verdict {
+        if std::mem::take(&mut self.just_waited) {
+            return Verdict::Send(token);
+        }
         if let Some(newest) = self.provider().fresh().and_then(|snapshot| snapshot.token.clone()) {
             return Verdict::Send(newest);
         }
@@ -231,8 +236,10 @@ where
                     return Poll::Ready(Err(error.take().expect("polled after its end")));
                 }
                 StateProj::Wait { wait } => {
-                    let sender = this.sender.as_ref().expect("a sender waits");
-                    match (ready!(wait.poll(cx)), this.answer.take()) {
+                    let sender = this.sender.as_mut().expect("a sender waits");
+                    let outcome = ready!(wait.poll(cx));
+                    sender.just_waited = true;
+                    match (outcome, this.answer.take()) {
                         (Outcome::Send(token), answer) => {
                             *this.answer = answer;
                             State::Ready { token: Some(token) }
@@ -248,8 +255,15 @@ where
                 }
                 StateProj::Ready { token } => {
                     let sender = this.sender.as_mut().expect("a sender sends");
-                    if let Err(error) = ready!(sender.service.poll_ready(cx)) {
-                        return Poll::Ready(this.answer.take().unwrap_or_else(|| Err(error.into())));
+                    match sender.service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(this.answer.take().unwrap_or_else(|| Err(error.into())));
+                        }
+                        Poll::Pending => {
+                            sender.just_waited = false;
+                            return Poll::Pending;
+                        }
                     }
                     let token = match token.take().map(|token| sender.recheck(token)) {
                         Some(Verdict::Wait(wait)) => {

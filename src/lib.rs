@@ -62,7 +62,7 @@
 //!
 //! # Sources
 //! A source is any [`tower::Service`] of [`TokenRequest`] that answers with a [`Token`]. Timeouts, limits and retries around it are tower
-//! layers. Say [`SourceError::permanent`] where asking again cannot help. Ready-made ones are in [`source`].
+//! layers. Say [`SourceError::permanent`] where asking again cannot help. Ready-made ones are in [`source`], and a [page](docs::sources) says which to take.
 //!
 //! # Cancel safety
 //! All futures of this crate may be dropped at any point. What they started goes on by itself; what they held (a request, a permit of the inner
@@ -88,17 +88,22 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `axum` | `axum::body::Body` can be sent again |
-//! | `exchange` | `source::Exchange`: a durable credential in, a token out, over hyper with TLS |
+//! | `command` | `source::TokenCommand`: runs a program, such as a cloud's command-line tool, that prints a token |
+//! | `exchange` | `source::Exchange`: a durable credential in, a token out, over hyper with TLS, by way of the environment's proxies |
+//! | `file` | `source::TokenFile`: a token that somebody else writes into a file and replaces there |
 //! | `follow-redirect` | a redirect's target, followed by tower-http below the layer, cannot reject a token it never got |
+//! | `oauth2` | `source::oauth2`: client credentials, refresh token with rotation, JWT bearer, token exchange; discovery, challenges |
 //! | `reqwest` | `reqwest::Client` under the layer, and `reqwest::Body` can be sent again |
 //! | `reqwest-middleware` | the layer is a `reqwest_middleware::Middleware` |
+//! | `signed-jwt` | `source::SignedJwt`: tokens signed here, with a key of one's own |
 //! | `tonic` | `tonic::body::Body` can be sent again, a stream's late refusal is seen, `clients::TokenInterceptor`, errors as a `Status` |
-//! | `test-util` | `clock::ManualClock`, to move time in your tests |
+//! | `test-util` | `clock::ManualClock`, to move time in your tests, and `TokenProviderBuilder::jitter_seed`, to repeat them |
 //! | `full` | all of them |
 //!
 //! # Where to look
 //! [`TokenProvider`] holds the token, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
-//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, and what serves clients that take no layer.
+//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, and what serves clients that take
+//! no layer.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,9 +1,9 @@
 //! Which answer means that the token was refused, and whether the request is sent again.
 
-mod challenge;
+pub(crate) mod challenge;
 
 use crate::{
-    BoxError, Generation, TokenProvider,
+    BoxError, Generation, Origin, TokenProvider,
     body::KeptBody,
     clock::Now,
     layer::Route,
@@ -220,12 +220,12 @@ impl<R: ReplayRequest> Attempt<R> {
         }
     }
 
-    /// Where the token went.
-    fn origin(&self) -> Option<u64> {
+    /// Did the token go there?
+    fn went_to(&self, origin: &Origin) -> bool {
         match (&self.hold, self.sent) {
-            (Hold::Kept(head, _), _) => Some(R::head_target(head).key(None)),
-            (_, Some(sent)) => sent.origin,
-            _ => None,
+            (Hold::Kept(head, _), _) => origin.holds(&R::head_target(head)),
+            (_, Some(sent)) => sent.origin == Some(origin.target().key(None)),
+            _ => false,
         }
     }
 }
@@ -436,8 +436,7 @@ impl<R: ReplayRequest, Res: RejectableResponse> Policy<Attempt<R>, Res, BoxError
             }
             return None;
         }
-        let elsewhere = response.answered_by().map(|origin| origin.target().key(None));
-        if elsewhere.is_some() && elsewhere != attempt.origin() {
+        if response.answered_by().is_some_and(|origin| !attempt.went_to(&origin)) {
             return None;
         }
         attempt.reject_token_with_challenge(answer.headers);

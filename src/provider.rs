@@ -4,7 +4,9 @@ mod background;
 mod backoff;
 mod builder;
 mod flight;
+mod jitter;
 mod log;
+mod primitives;
 mod schedule;
 mod shell;
 mod state;
@@ -20,6 +22,7 @@ pub(crate) use wait::{Outcome, Waiter};
 use crate::{BoxError, Generation, Placement, Token, TokenError, TokenRequest, clock::Now};
 use background::Background;
 use http::HeaderMap;
+use primitives::{Guard, runtime, time, watch};
 use shell::{Core, Snapshot};
 use state::{Machine, Over, Purpose};
 use std::{
@@ -28,7 +31,6 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{runtime, sync::watch};
 use tower::Service;
 
 /// Holds the current token, keeps it fresh, and gives it to all who need it.
@@ -334,14 +336,14 @@ impl TokenProvider {
         let Some(landing) = landing else { return };
         let landed = Arc::clone(&landing.landed).notified_owned();
         if landing.over().is_none() && runtime::Handle::try_current().is_ok() {
-            let _ = tokio::time::timeout(self.core().settings.longest_wait(), landed).await;
+            let _ = time::timeout(self.core().settings.longest_wait(), landed).await;
         }
     }
 
     // For the layer.
 
     /// The request path while the token is fresh: no lock, no await, no allocation.
-    pub(crate) fn fresh(&self) -> Option<arc_swap::Guard<Arc<Snapshot>>> {
+    pub(crate) fn fresh(&self) -> Option<Guard<Arc<Snapshot>>> {
         self.core().fresh()
     }
 

@@ -46,7 +46,7 @@ impl Origin {
         Self { host: host.to_ascii_lowercase().into(), port, scheme: scheme.into() }
     }
 
-    fn holds(&self, target: &Target<'_>) -> bool {
+    pub(crate) fn holds(&self, target: &Target<'_>) -> bool {
         let scheme = target.scheme().unwrap_or_default();
         self.scheme.eq_ignore_ascii_case(scheme)
             && target.host().is_some_and(|host| self.host.eq_ignore_ascii_case(host))
@@ -171,6 +171,8 @@ mod tests {
             "http://127.0.0.1.example.com",
             "http://10.0.0.1",
             "http://notlocalhost",
+            "http://example.com:[].localhost",
+            "http://example.com:80[].localhost",
             "ftp://example.com",
             "http://[::2]",
         ] {

@@ -16,21 +16,31 @@
 //! A source has a client of its own: one that sends through the layer it feeds would wait for itself
 //! ([`TokenError::Recursive`](crate::TokenError::Recursive)).
 
-#[cfg(feature = "exchange")]
+#[cfg(any(feature = "command", feature = "exchange"))]
 mod answer;
+#[cfg(feature = "command")]
+mod command;
 #[cfg(feature = "exchange")]
 mod endpoint;
 #[cfg(feature = "exchange")]
 mod exchange;
+#[cfg(feature = "file")]
+mod file;
+#[cfg(feature = "oauth2")]
+pub mod oauth2;
 #[cfg(feature = "signed-jwt")]
 mod signed;
 
-#[cfg(feature = "exchange")]
+#[cfg(any(feature = "command", feature = "exchange"))]
 pub use answer::AnswerError;
+#[cfg(feature = "command")]
+pub use command::{CommandError, OutputError, TokenCommand, TokenCommandBuilder};
 #[cfg(feature = "exchange")]
 pub use endpoint::{EndpointClient, EndpointError};
 #[cfg(feature = "exchange")]
 pub use exchange::{Exchange, ExchangeBuilder};
+#[cfg(feature = "file")]
+pub use file::{TokenFile, TokenFileError};
 #[cfg(feature = "signed-jwt")]
 pub use signed::{SignError, SignedJwt, SigningKey};
 
@@ -146,7 +156,9 @@ impl SourceError {
         chain(error).find_map(|error| error.downcast_ref())
     }
 
-    pub(crate) fn is_permanent(&self) -> bool {
+    /// Is asking again of no use until somebody repairs the credential? A retry around a source asks this.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
         self.permanent
     }
 

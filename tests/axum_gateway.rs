@@ -64,6 +64,7 @@ impl Upstream {
 async fn upstream(State(upstream): State<Upstream>, request: Request) -> Response {
     let token = request.headers().get(AUTHORIZATION).map_or("-", |value| value.to_str().unwrap());
     let token = token.replace("Bearer ", "");
+    support::whole_run::secret(&token);
     let refused = upstream.refuses_all || token == "old";
     if let Some(barrier) = upstream.together.as_ref().filter(|_| refused) {
         barrier.wait().await;

@@ -54,26 +54,6 @@ async fn a_redirect_is_not_followed_with_the_credential() {
     assert!(target.asked().is_empty());
 }
 
-// googleapis/google-cloud-rust#5864.
-#[tokio::test]
-async fn a_torn_answer_is_asked_again_and_the_next_one_serves() {
-    let server = Server::new(|count| match count {
-        0 => raw("HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n{\"jwt\":"),
-        1 => raw("HTTP/1.1 20"),
-        2 => raw(""),
-        _ => ok(r#"{"jwt":"t"}"#),
-    })
-    .await;
-    let (provider, clock) = provider(exchange(&server));
-    for _ in 0..3 {
-        let error = provider.token().await.unwrap_err();
-        assert!(matches!(exchange_error(&error), EndpointError::Broken { .. }), "{error:?}");
-        assert!(!is_permanent(&error));
-        clock.advance(MINUTE);
-    }
-    assert_eq!(provider.token().await.unwrap().expose_secret(), "t");
-}
-
 // Scenario 62. Also for a body that does not say how long it is.
 #[tokio::test]
 async fn an_answer_of_ten_megabytes_is_given_up_at_one() {
@@ -91,24 +71,6 @@ async fn an_answer_of_ten_megabytes_is_given_up_at_one() {
     assert_eq!(most.len(), 1 << 20);
     let server = Server::new(move |_| ok(&most)).await;
     assert_eq!(once(exchange(&server)).await.unwrap().expose_secret(), "t");
-}
-
-// Scenarios 33 and 62.
-#[tokio::test]
-async fn an_endpoint_that_hangs_or_drips_is_given_up_by_name() {
-    let drip = |head: &str| vec![Step::Send(head.as_bytes().to_vec()), Step::Drip("1\r\n \r\n")];
-    for steps in [
-        vec![Step::Hang],
-        vec![Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"jwt\":\"t\"".to_vec()), Step::Hang],
-        drip("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
-        vec![Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec()), Step::Drip("x: y\r\n")],
-    ] {
-        let server = Server::new(move |_| steps.clone()).await;
-        let error = once(exchange(&server).timeout(TINY)).await.unwrap_err();
-        assert!(matches!(exchange_error(&error), EndpointError::TimedOut { after: TINY, .. }), "{error:?}");
-        assert!(printed(&error).contains(&server.url()), "{error:?}");
-        assert!(!is_permanent(&error));
-    }
 }
 
 #[tokio::test]

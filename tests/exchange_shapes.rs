@@ -3,9 +3,10 @@
 #[path = "support/exchange.rs"]
 mod server;
 
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderName, Method};
-use server::{Server, answer, exchange_error, ok, once, printed, provider};
-use std::time::Duration;
+use server::{Server, Step, answer, exchange_error, is_permanent, ok, once, printed, provider};
+use std::{io::Write, time::Duration};
 use tower_jwt_refresh::{
     clock::Clock,
     source::{EndpointError, Exchange},
@@ -65,4 +66,38 @@ async fn an_answer_without_the_header_says_which() {
     assert!(matches!(exchange_error(&error), EndpointError::Answer { .. }), "{error:?}");
     let text = printed(&error);
     assert!(text.contains("no token at the header `x-subject-token`") && !text.contains("s3cr3t"), "{text}");
+}
+
+fn packed(status: &str, body: &[u8]) -> Vec<Step> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(body).unwrap();
+    let body = encoder.finish().unwrap();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+    vec![Step::Send([head.into_bytes(), body].concat())]
+}
+
+#[tokio::test]
+async fn a_packed_answer_is_asked_for_and_unpacked() {
+    let server = Server::new(|_| packed("200 OK", br#"{"jwt":"t"}"#)).await;
+    assert_eq!(once(Exchange::post(server.url())).await.unwrap().expose_secret(), "t");
+    assert!(server.asked()[0].contains("\r\naccept-encoding: gzip, deflate\r\n"), "{}", server.asked()[0]);
+    let server = Server::new(|_| packed("400 Bad Request", br#"{"error":"invalid_grant"}"#)).await;
+    assert!(is_permanent(&once(Exchange::post(server.url())).await.unwrap_err()), "so is a refusal");
+}
+
+// Scenario 62.
+#[tokio::test]
+async fn an_answer_that_unpacks_to_ten_megabytes_is_given_up_at_one() {
+    let bomb = format!(r#"{{"jwt":"t","x":"{}"}}"#, "x".repeat(10 << 20));
+    let steps = packed("200 OK", bomb.as_bytes());
+    let server = Server::new(move |_| steps.clone()).await;
+    let error = once(Exchange::post(server.url())).await.unwrap_err();
+    assert!(matches!(exchange_error(&error), EndpointError::TooLarge { limit: 1_048_576, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_packed_in_another_way_says_so() {
+    let server = Server::new(|_| answer("200 OK", "content-encoding: br\r\n", "s3cr3t")).await;
+    let text = printed(&once(Exchange::post(server.url())).await.unwrap_err());
+    assert!(text.contains("packed in another way than asked for") && !text.contains("s3cr3t"), "{text}");
 }

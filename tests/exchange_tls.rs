@@ -1,56 +1,18 @@
 //! Whom an exchange gives the credential to: a server that proves its name, and nobody else.
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "support/exchange.rs"]
 mod server;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use server::{Server, exchange_error, is_permanent, ok, once, printed};
-use std::{sync::Arc, time::Duration};
-use tokio_rustls::TlsAcceptor;
+use authority::Authority;
+use server::{Server, Step, exchange_error, is_permanent, ok, once, printed};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tower_jwt_refresh::source::{EndpointError, Exchange, ExchangeBuilder};
 
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A server whose certificate, of this authority, is for `name`.
-    async fn server(&self, name: &str) -> Server {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(ring)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let (server, listener) = Server::listen().await;
-        let this = server.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    this.serve_one(stream, &ok(r#"{"jwt":"t"}"#)).await;
-                }
-            }
-        });
-        server
-    }
+fn token() -> Vec<Step> {
+    ok(r#"{"jwt":"t"}"#)
 }
 
 fn exchange(server: &Server) -> ExchangeBuilder {
@@ -60,7 +22,7 @@ fn exchange(server: &Server) -> ExchangeBuilder {
 #[tokio::test]
 async fn a_server_of_a_private_authority_gets_the_credential() {
     let (authority, other) = (Authority::new("ours"), Authority::new("another"));
-    let server = authority.server("localhost").await;
+    let server = authority.server("localhost", token()).await;
     assert_eq!(once(exchange(&server).root_certificates(&authority.pem)).await.unwrap().expose_secret(), "t");
     let both = exchange(&server).root_certificates(&authority.pem).root_certificates(&other.pem);
     assert_eq!(once(both).await.unwrap().expose_secret(), "t", "called again it adds to them");
@@ -71,7 +33,8 @@ async fn a_server_of_a_private_authority_gets_the_credential() {
 #[tokio::test]
 async fn a_server_that_does_not_prove_its_name_gets_nothing() {
     let (authority, other) = (Authority::new("ours"), Authority::new("another"));
-    let (good, named_otherwise) = (authority.server("localhost").await, authority.server("example.com").await);
+    let (good, named_otherwise) =
+        (authority.server("localhost", token()).await, authority.server("example.com", token()).await);
     for (server, source, why) in [
         (&good, exchange(&good), "UnknownIssuer"),
         (&good, exchange(&good).root_certificates(&other.pem), "UnknownIssuer"),
@@ -108,4 +71,38 @@ async fn a_handshake_that_hangs_ends_at_the_connect_timeout() {
     assert!(matches!(exchange_error(&error), EndpointError::Connect { .. }), "{error:?}");
     assert!(printed(&error).contains("(name, TCP and TLS) within 50.0ms"), "{}", printed(&error));
     assert!(!is_permanent(&error));
+}
+
+// A connection that ends at each stage of the handshake: nothing was sent.
+#[tokio::test]
+async fn a_handshake_that_breaks_off_is_transient_and_sends_nothing() {
+    for (read, reset) in [(0, false), (0, true), (5, true), (100, false)] {
+        let (server, listener) = Server::listen().await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read_exact(&mut vec![0; read]).await;
+                if reset {
+                    stream.set_zero_linger().unwrap();
+                }
+            }
+        });
+        let error = once(exchange(&server)).await.unwrap_err();
+        assert!(matches!(exchange_error(&error), EndpointError::Connect { .. }), "{error:?}");
+        assert!(!is_permanent(&error));
+    }
+}
+
+// After the handshake the stages are those of a plain connection.
+#[tokio::test]
+async fn an_answer_that_breaks_off_under_tls_is_never_taken_for_a_whole_one() {
+    let authority = Authority::new("ours");
+    let until_close = "HTTP/1.1 200 OK\r\n\r\n{\"jwt\":\"t\"}";
+    for sent in ["", "HTTP/1.1 20", "HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n{\"jwt\":", until_close] {
+        for end in [Step::Reset, Step::Vanish] {
+            let server = authority.server("localhost", vec![Step::Send(sent.into()), end]).await;
+            let error = once(exchange(&server).root_certificates(&authority.pem)).await.unwrap_err();
+            assert!(matches!(exchange_error(&error), EndpointError::Broken { .. }), "{sent:?}: {error:?}");
+            assert_eq!(server.asked().len(), 1);
+        }
+    }
 }

@@ -7,10 +7,13 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use support::{Api, Endpoint, HOUR, MINUTE, Reply, SECOND, get, pass, post, provider, settle};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_test::task::{Spawn, spawn};
 use tower::{BoxError, Layer, ServiceExt, limit::ConcurrencyLimit};
-use tower_jwt_refresh::{JwtRefresh, JwtRefreshLayer, OnUnavailable, TokenError, TokenProvider};
+use tower_jwt_refresh::{JwtRefresh, JwtRefreshLayer, OnUnavailable, Token, TokenError, TokenProvider};
 
 const URI: &str = "https://api.example.com/jobs/1";
 
@@ -152,4 +155,26 @@ async fn a_resend_that_queued_is_not_made_after_signing_out_and_the_401_is_the_c
     settle().await;
     let response = call.await.unwrap();
     assert_eq!((response.status(), api.tokens()), (StatusCode::UNAUTHORIZED, vec!["t1".to_owned()]));
+}
+
+// Invariant 6: the wait for the successor of a refused, or of a dead, token is over, and the look at the token in hand just before it is sent
+// began another.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_waited_as_long_as_any_may_is_sent_and_waits_no_second_time() {
+    for (life, choice) in [(HOUR, OnUnavailable::Fail), (3 * SECOND, OnUnavailable::SendLast)] {
+        let (endpoint, api) = (Endpoint::new(Reply::Hang), Api::new());
+        let (provider, _) = provider(&endpoint);
+        let client = JwtRefreshLayer::new(provider.clone()).on_unavailable(choice).layer(api.clone());
+        let mut refresh = spawn(provider.refresh());
+        assert!(refresh.poll().is_pending());
+        pass(20 * SECOND).await;
+        // What the flight under way brings would be dropped, and so a waiter goes from it to its successor.
+        provider.set(Token::opaque("last").unwrap().with_expires_in(life));
+        pass(5 * SECOND).await;
+        provider.reject(&provider.current().unwrap());
+        let began = Instant::now();
+        let answer = client.oneshot(get(URI)).await.unwrap();
+        assert_eq!((answer.status(), began.elapsed()), (StatusCode::OK, 31 * SECOND));
+        assert_eq!((endpoint.fetches(), api.tokens()), (2, vec!["last".to_owned()]));
+    }
 }

@@ -270,6 +270,7 @@ async fn no_secret_is_in_any_log_line_debug_or_error_of_a_life_full_of_trouble()
         assert!(text.contains(said), "the log was listened to: no `{said}` in\n{text}");
     }
     let debugs = world.debugs.lock().unwrap();
+    support::whole_run::print(&debugs);
     holds_none(&debugs, "a Debug or an error");
     for said in [
         "TokenRequest",

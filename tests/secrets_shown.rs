@@ -63,6 +63,7 @@ async fn no_public_type_shows_a_secret() {
     for one in all {
         write!(shown, "{one:?}\n{one:#?}\n").unwrap();
     }
+    support::whole_run::print(&shown);
     holds_none(&shown);
 }
 

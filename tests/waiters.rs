@@ -12,7 +12,7 @@ use std::{
 };
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, builder, pass, provider, settle};
 use tokio::time::Instant;
-use tower_jwt_refresh::{Token, TokenError, TokenStatus};
+use tower_jwt_refresh::{Token, TokenError, TokenStatus, source::Reason};
 
 fn token(secret: &str) -> Token {
     Token::opaque(secret).unwrap().with_expires_in(HOUR)
@@ -237,4 +237,20 @@ fn outside_any_runtime_a_replacement_fails_for_want_of_one() {
     let error = provider.replace(&held).now_or_never().unwrap().unwrap_err();
     assert!(matches!(error, TokenError::NoRuntime), "{error}");
     assert!(matches!(provider.refresh().now_or_never(), Some(Err(TokenError::NoRuntime))));
+}
+
+// Scenario 121: what is dead and was refused by nobody is not reported to the source as refused, nor held back by a storm.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_successor_and_finds_a_pushed_dead_token_asks_for_it_as_for_any_dead_one() {
+    let endpoint = Endpoint::hourly().taking(2 * SECOND);
+    let (provider, _) = provider(&endpoint);
+    let refused = provider.token().await.unwrap();
+    pass(MINUTE).await;
+    let mut waiter = pin!(provider.replace(&refused));
+    assert!(waiter.as_mut().now_or_never().is_none());
+    pass(SECOND).await;
+    provider.set(Token::opaque("dead").unwrap().with_expires_in(Duration::ZERO));
+    assert_eq!(waiter.await.unwrap().expose_secret(), "t3");
+    let reasons: Vec<_> = endpoint.asked().iter().map(|asked| asked.reason).collect();
+    assert_eq!(reasons, [Reason::Initial, Reason::Rejected, Reason::Expiring]);
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use std::{borrow::Cow, sync::Arc};
 
 /// Untrusted text: a source gets no more of it than this.
-const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
 /// Errors of a `Bearer` challenge that a new token can heal: RFC 6750 section 3.1, Microsoft's claims challenge, RFC 9470 section 3. All others
 /// say that the request, not the token, is at fault.
@@ -36,7 +36,21 @@ fn texts(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
 
 /// The `error` parameters of the `Bearer` challenges in one header.
 fn bearer_errors(text: &str) -> impl Iterator<Item = String> {
-    let mut bearer = false;
+    bearer_params(text).filter(|param| param.name.eq_ignore_ascii_case("error")).map(|param| param.value)
+}
+
+/// A parameter of a `Bearer` challenge.
+pub(crate) struct Param<'a> {
+    /// The number of its challenge among all.
+    #[cfg_attr(not(feature = "oauth2"), expect(dead_code, reason = "only a source that answers challenges looks"))]
+    pub(crate) challenge: usize,
+    pub(crate) name: &'a str,
+    pub(crate) value: String,
+}
+
+/// The parameters of the `Bearer` challenges in one header.
+pub(crate) fn bearer_params(text: &str) -> impl Iterator<Item = Param<'_>> {
+    let (mut bearer, mut challenge) = (false, 0);
     elements(text).into_iter().filter_map(move |element| {
         let (name, rest) = token(element);
         let after = rest.trim_start();
@@ -44,10 +58,11 @@ fn bearer_errors(text: &str) -> impl Iterator<Item = String> {
             (name, after[1..].trim_start())
         } else {
             bearer = name.eq_ignore_ascii_case("Bearer");
+            challenge += 1;
             let (name, rest) = token(after);
             (name, rest.trim_start().strip_prefix('=')?.trim_start())
         };
-        if bearer && name.eq_ignore_ascii_case("error") { unquoted(value) } else { None }
+        if bearer { Some(Param { challenge, name, value: unquoted(value)? }) } else { None }
     })
 }
 

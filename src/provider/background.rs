@@ -3,12 +3,11 @@
 //! It sleeps until the machine has something due, never awaits a flight, and holds the provider weakly: it ends with the last
 //! handle. If its runtime goes first, the guard says so, and the next caller that starts a flight starts it anew.
 
-use super::Handle;
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, Ordering},
+use super::{
+    Handle,
+    primitives::{AtomicBool, Notify, runtime, time},
 };
-use tokio::{runtime, sync::Notify};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 /// Is a loop wanted, and is there one?
 #[derive(Debug, Default)]
@@ -53,7 +52,7 @@ async fn run(alive: Alive, handle: Weak<Handle>, wake: Arc<Notify>) {
         drop(strong);
         // A change of plan while it ticked is not missed: `notify_one` leaves a permit.
         match sleep {
-            Some(sleep) => drop(tokio::time::timeout(sleep, wake.notified()).await),
+            Some(sleep) => drop(time::timeout(sleep, wake.notified()).await),
             None => wake.notified().await,
         }
     }

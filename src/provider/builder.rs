@@ -1,6 +1,6 @@
 //! Settings of a provider, checked when it is built.
 
-use super::{Background, Core, Handle, Settings, TokenProvider};
+use super::{Background, Core, Handle, Settings, TokenProvider, jitter::Jitter};
 use crate::{
     BoxError, ConfigError, Token, TokenRequest,
     clock::{Clock, Clocks, SystemClock},
@@ -32,6 +32,7 @@ pub struct TokenProviderBuilder {
     backoff: (Duration, Duration),
     seed: Option<Token>,
     clock: Box<dyn Clock>,
+    jitter: Option<u64>,
 }
 
 impl Default for TokenProviderBuilder {
@@ -45,6 +46,7 @@ impl Default for TokenProviderBuilder {
             backoff,
             seed: None,
             clock: Box::new(SystemClock),
+            jitter: None,
         }
     }
 }
@@ -102,6 +104,13 @@ impl TokenProviderBuilder {
         Self { clock: Box::new(clock), ..self }
     }
 
+    /// The same jitter on each run, for a test that must be repeatable; another version of Rust may draw otherwise. By default each
+    /// provider draws its own.
+    #[cfg(feature = "test-util")]
+    pub fn jitter_seed(self, seed: u64) -> Self {
+        Self { jitter: Some(seed), ..self }
+    }
+
     /// Builds it. Needs no runtime, and fetches nothing yet.
     ///
     /// # Errors
@@ -113,7 +122,8 @@ impl TokenProviderBuilder {
         S::Future: Send + 'static,
     {
         let settings = self.settings()?;
-        let core = Core::new(settings, Clocks::new(self.clock), BoxService::new(source.map_err(Into::into)));
+        let (clocks, jitter) = (Clocks::new(self.clock), Jitter::new(self.jitter));
+        let core = Core::new(settings, clocks, jitter, BoxService::new(source.map_err(Into::into)));
         if let Some(seed) = self.seed {
             core.event(|machine, now, roll| machine.seed(now, seed, roll));
         }

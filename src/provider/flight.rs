@@ -1,10 +1,11 @@
 //! The task of one flight: sleep out `min_interval`, ask the source, bring what it says to the machine.
 //!
-//! It asks the machine for leave twice: before it waits for the source to be ready, and again at the very moment of the call. In
+//! It asks the machine for leave each time before it looks whether the source is ready, and again at the very moment of the call. In
 //! between it may have been frozen, and its successor may have asked; then it does nothing more.
 
 use super::{
     backoff::Failure,
+    primitives::time,
     shell::Core,
     state::{Landed, Over},
 };
@@ -48,10 +49,10 @@ impl Guard {
         let (core, number) = (&self.core, self.number);
         let Some(sleep) = core.event(|machine, now, _| machine.leave(now, number)) else { return };
         if !sleep.is_zero() {
-            tokio::time::sleep(sleep).await;
+            time::sleep(sleep).await;
         }
         let after = core.settings.fetch_timeout;
-        let asked = tokio::time::timeout(after, CatchPanic { future: self.ask(request) }).await;
+        let asked = time::timeout(after, CatchPanic { future: self.ask(request) }).await;
         let result = match asked {
             Ok(Ok(Asked::Answer(result))) => result.map_err(FetchError::Source),
             Ok(Ok(Asked::Lost)) => return,
@@ -78,7 +79,7 @@ impl Guard {
     async fn ask(&self, request: TokenRequest) -> Asked {
         let mut request = Some(request);
         let called = std::future::poll_fn(|cx| {
-            // A source that is ready may hold a permit of a limit that others share, and gives it back only by a call.
+            // One that is lost must not make the source ready: a limit around it gives a permit for that, which nobody would use.
             if self.core.event(|machine, now, _| machine.leave(now, self.number)).is_none() {
                 return Poll::Ready(None);
             }

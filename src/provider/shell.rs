@@ -21,9 +21,14 @@
 //! Its task owns all it needs. Callers hold its landing only, so dropping them changes nothing. If the task itself is dropped (its
 //! runtime shuts down, or it never was polled), a guard says so; if it is frozen, whoever looks finds it too old. In both cases the
 //! machine forgets it, and whatever it still brings names a number that is no longer under way.
+//!
+//! Locks, atomics, notifications, tasks and timers come from [`primitives`](super::primitives), so that `model` can take all of this
+//! through every interleaving of what the above speaks of.
 
 use super::{
     Settings, TokenStatus, flight,
+    jitter::Jitter,
+    primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, watch},
     state::{Decision, Machine, Over, Purpose, Rejection},
     wait::Waiter,
 };
@@ -31,32 +36,12 @@ use crate::{
     BoxError, Generation, Token, TokenError, TokenRequest,
     clock::{Clocks, Horizon, Now},
 };
-use arc_swap::{ArcSwap, Guard};
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
-use tokio::{
-    runtime,
-    sync::{Notify, watch},
-    task,
-    time::Instant,
-};
-use tower::util::{
-    BoxService,
-    rng::{HasherRng, Rng},
-};
-
-/// Draws the jitter.
-#[cfg(not(jwt_refresh_seeded))]
-type Jitter = HasherRng;
-/// The same numbers each time, so that a random schedule can be shown again.
-#[cfg(jwt_refresh_seeded)]
-type Jitter = HasherRng<std::hash::BuildHasherDefault<std::hash::DefaultHasher>>;
+use tower::util::BoxService;
 
 pub(crate) type Source = BoxService<TokenRequest, Token, BoxError>;
 
@@ -68,19 +53,19 @@ pub(crate) struct Core {
     /// Taken for one `poll_ready` or one `call` at a time, by flights alone: a frozen one keeps it from nobody.
     pub(crate) source: Mutex<Source>,
     status: watch::Sender<TokenStatus>,
-    /// Of the status last sent; read and written under the channel's own lock.
-    told: AtomicU64,
+    /// Of the status last sent; read and written under the channel's own lock, and so no primitive of its own.
+    told: std::sync::atomic::AtomicU64,
     /// Wakes the loop.
     pub(crate) wake: Arc<Notify>,
 }
 
 struct Locked {
     machine: Machine,
-    rng: Jitter,
+    jitter: Jitter,
     published: u64,
     events: u64,
     landing: Option<Arc<Landing>>,
-    /// What the loop sleeps for.
+    /// What the loop sleeps for; none before it looked for the first time.
     armed: Option<Duration>,
 }
 
@@ -125,24 +110,17 @@ pub(crate) enum Verdict {
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings, clocks: Clocks, source: Source) -> Self {
+    pub(crate) fn new(settings: Settings, clocks: Clocks, jitter: Jitter, source: Source) -> Self {
         let machine = Machine::new(settings, Generation::new_provider());
         let status = watch::Sender::new(machine.status(clocks.now()));
         Self {
             settings,
             snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, &clocks, None)),
-            locked: Mutex::new(Locked {
-                machine,
-                rng: Jitter::with_hasher(Default::default()),
-                published: 0,
-                events: 0,
-                landing: None,
-                armed: None,
-            }),
+            locked: Mutex::new(Locked { machine, jitter, published: 0, events: 0, landing: None, armed: None }),
             clocks,
             source: Mutex::new(source),
             status,
-            told: AtomicU64::new(0),
+            told: std::sync::atomic::AtomicU64::new(0),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -179,7 +157,7 @@ impl Core {
     ) -> (T, Option<Arc<Landing>>) {
         let now = self.clocks.now();
         let mut locked = self.lock();
-        let roll = locked.rng.next_f64();
+        let roll = locked.jitter.roll();
         let result = act(&mut locked.machine, now, roll);
         let over = end(&result);
         let ended = locked.follow_flight(over.is_some());
@@ -194,7 +172,7 @@ impl Core {
         let runway = locked.machine.held().map(|held| held.runway(now));
         let error = locked.machine.trouble().cloned();
         let wake = locked.machine.wake(now);
-        let sooner = wake.is_some_and(|wake| locked.armed.is_none_or(|armed| wake < armed));
+        let sooner = wake.zip(locked.armed).is_some_and(|(wake, armed)| wake < armed);
         drop(locked);
 
         if let Some(ended) = ended {
@@ -389,3 +367,6 @@ impl fmt::Debug for Core {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, jwt_refresh_loom))]
+mod model;

@@ -288,11 +288,17 @@ impl Machine {
         // Its replacement was rejected, or died, before this waiter was polled, or nobody answered at all; or what was to be sent
         // meanwhile has died.
         let again = matches!(over, Over::Landed | Over::Lost | Over::Patience);
-        if let Purpose::Replace(_) = purpose {
+        if let Purpose::Replace(refused) = purpose {
             if over == Over::Bound && self.ended.is_none() {
                 return Decision::Unavailable(TokenError::TimedOut { after: self.settings.longest_wait() });
             }
-            if self.ended.is_some() || !again || self.shut(Band::Marked, now) {
+            if self.ended.is_some() || !again {
+                return Decision::Pass { start: None };
+            }
+            if self.held.as_ref().is_none_or(|held| held.token.generation() != refused) {
+                return self.replacement(now);
+            }
+            if self.shut(Band::Marked, now) {
                 return Decision::Pass { start: None };
             }
             return Decision::Wait { start: self.join(now, Reason::Rejected), at_most: None };

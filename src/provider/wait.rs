@@ -1,6 +1,7 @@
 //! Waiting for a flight, each caller with its own deadline on its own runtime.
 
 use super::{
+    primitives::{Instant, OwnedNotified, Sleep, time},
     shell::{Core, Landing, Verdict},
     state::{Over, Purpose},
 };
@@ -12,10 +13,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-};
-use tokio::{
-    sync::futures::OwnedNotified,
-    time::{Instant, Sleep},
 };
 
 pin_project! {
@@ -56,7 +53,7 @@ impl Waiter {
         let number = landing.number;
         let left = core.event(|machine, now, _| machine.left(now, number)).unwrap_or_default();
         let lost = Instant::now() + left;
-        Self { landed, sleep: tokio::time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
+        Self { landed, sleep: time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
     }
 
     #[cfg(test)]

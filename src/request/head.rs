@@ -120,8 +120,8 @@ impl RequestHead {
 
     fn map(&self) -> HeaderMap {
         let Headers::Written { count, shared } = &self.headers else { return HeaderMap::new() };
-        // The token has room as well.
-        let mut map = HeaderMap::with_capacity(count + 1);
+        // The token has room as well. There may be any number of values, but not of places for them.
+        let mut map = HeaderMap::with_capacity((count + 1).min(64));
         let mut rest = &self.text[self.authority + self.path.unwrap_or_default()..];
         let mut take = |length: usize| {
             let (taken, after) = rest.split_at(length);
@@ -232,6 +232,15 @@ mod tests {
             headers.iter().map(|(name, value)| (name.clone(), value.clone(), value.is_sensitive())).collect()
         };
         assert_eq!(list(copy.headers()), list(request.headers()));
+    }
+
+    #[test]
+    fn any_number_of_values_is_sent_again() {
+        let mut request = Request::new(());
+        for _ in 0..30_000 {
+            request.headers_mut().append("x", HeaderValue::from_static("1"));
+        }
+        assert_eq!(again(&request).headers().len(), 30_000);
     }
 
     #[test]

@@ -3,11 +3,17 @@
 //! Members are looked at as raw JSON, borrowed from the answer: nothing is copied that would have to be wiped, a number that no `f64` holds makes
 //! nothing unreadable, and of two members with one name none is taken.
 
+#[cfg(feature = "exchange")]
 mod header;
 mod lifetime;
+#[cfg(feature = "oauth2")]
+mod oauth2;
 
+#[cfg(feature = "exchange")]
 pub(super) use header::token_in_header;
 pub(super) use lifetime::Ends;
+#[cfg(feature = "oauth2")]
+pub(super) use oauth2::{access_token, refresh_token, string_at, strings_at};
 
 use crate::{InvalidToken, Token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -15,18 +21,45 @@ use serde_json::value::RawValue;
 use std::{fmt, time::SystemTime};
 use zeroize::Zeroizing;
 
-/// Where tokens are, the first that is there.
-const NAMES: [&str; 4] = ["jwt", "access_token", "token", "id_token"];
+/// What things are called where nobody said where they are. Of each kind the first that is there, or makes sense.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// JSON pointers to the objects that tokens are in.
+    pub(super) holders: &'static [&'static str],
+    pub(super) tokens: &'static [&'static str],
+    /// Lifetimes in seconds.
+    pub(super) spans: &'static [&'static str],
+    /// Ends.
+    pub(super) moments: &'static [&'static str],
+}
 
-/// RFC 6749 section 5.2: the credential or the request is wrong, so the same again gets the same answer. Codes of other
-/// places (`temporarily_unavailable`, `slow_down`) say that it may change.
-pub(super) const FINAL: [&str; 6] = [
+impl Names {
+    /// In an endpoint's answer: what RFC 6749 section 5.1 names, and what is in use beside it.
+    #[cfg(feature = "exchange")]
+    const OF_ENDPOINTS: Self = Self {
+        holders: &[""],
+        tokens: &["jwt", "access_token", "token", "id_token"],
+        spans: &["expires_in"],
+        moments: &["expires_at"],
+    };
+
+    /// The tokens', as an error tells them.
+    fn listed(&self) -> String {
+        let (last, first) = self.tokens.split_last().expect("there is a name");
+        format!("`{}` or `{last}`", first.join("`, `"))
+    }
+}
+
+/// RFC 6749 section 5.2 and RFC 8707 section 2: the credential or the request is wrong, so the same again gets the same answer. Codes of
+/// other places (`temporarily_unavailable`, `slow_down`) say that it may change.
+pub(super) const FINAL: [&str; 7] = [
     "invalid_request",
     "invalid_client",
     "invalid_grant",
     "unauthorized_client",
     "unsupported_grant_type",
     "invalid_scope",
+    "invalid_target",
 ];
 
 /// What is wrong with an answer that should hold a token. Never quotes it.
@@ -36,6 +69,11 @@ pub enum AnswerError {
     /// There is nothing.
     #[error("the answer is empty: is this the URL of the token endpoint?")]
     Empty,
+    /// Packed, and not as it says.
+    #[error(
+        "the answer is packed in another way than asked for (gzip, deflate), or does not unpack: look at its `content-encoding`, and at what is on the way"
+    )]
+    NotUnpacked,
     /// A login page, perhaps.
     #[error(
         "the answer is no JSON object: is this the URL of the token endpoint, or does a proxy or login page answer in its place?"
@@ -65,14 +103,38 @@ pub enum AnswerError {
         /// Where.
         place: String,
     },
+    /// No `access_token` that is a string, where OAuth says it is (RFC 6749 section 5.1).
+    #[error("the answer has {found} at `access_token`: is this the URL of an OAuth token endpoint?")]
+    NoAccessToken {
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// A token that is no good by itself: it takes a proof with each request (DPoP, MAC), and must not be used by who does not know how (RFC 6749
+    /// section 7.1).
+    #[error(
+        "the answer's `token_type` is not Bearer, so the token cannot be sent as it is: have the server give this client bearer tokens"
+    )]
+    NotBearer,
     /// It could not be sent.
     #[error("the answer's token is of no use")]
     IllegalToken(#[source] InvalidToken),
 }
 
-/// The token in an answer that the server wrote at `date`, if it says when.
+/// The token in an endpoint's answer, written at `date`, if it says when.
+#[cfg(feature = "exchange")]
 pub(super) fn token(
     body: &[u8],
+    pointer: Option<&str>,
+    ends: &Ends,
+    date: Option<SystemTime>,
+) -> Result<Token, AnswerError> {
+    named_token(body, &Names::OF_ENDPOINTS, pointer, ends, date)
+}
+
+/// The token in an answer that uses these names.
+pub(super) fn named_token(
+    body: &[u8],
+    names: &Names,
     pointer: Option<&str>,
     ends: &Ends,
     date: Option<SystemTime>,
@@ -82,18 +144,10 @@ pub(super) fn token(
     }
     let whole: &RawValue = serde_json::from_slice(body).map_err(|_| AnswerError::NotAnObject)?;
     let top = Object::read(whole);
-    let place =
-        || pointer.map_or_else(|| "`jwt`, `access_token`, `token` or `id_token`".into(), |at| format!("`{at}`"));
+    let place = || pointer.map_or_else(|| names.listed(), |at| format!("`{at}`"));
     let (beside, found) = match pointer {
         Some(pointer) => find(whole, pointer)?,
-        None => {
-            let top = top.as_ref().ok_or(AnswerError::NotAnObject)?;
-            let mut found = None;
-            for name in NAMES {
-                found = found.or(top.get(name)?);
-            }
-            (None, found)
-        }
+        None => find_named(whole, names)?,
     };
     let text = match found.map(string) {
         Some(Some(text)) if !text.is_empty() => text,
@@ -112,12 +166,31 @@ pub(super) fn token(
         }
     };
     let token = of_text(&text)?;
-    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()], whole, ends)?;
+    let said = lifetime::Said::by([beside.as_ref(), top.as_ref()], whole, names, ends)?;
     Ok(said.put_on(token, date))
 }
 
+/// The first of the names that is there; also gives the object that has it.
+fn find_named<'a>(
+    whole: &'a RawValue,
+    names: &Names,
+) -> Result<(Option<Object<'a>>, Option<&'a RawValue>), AnswerError> {
+    Object::read(whole).ok_or(AnswerError::NotAnObject)?;
+    for holder in names.holders {
+        let Some(holder) = find(whole, holder)?.1.and_then(Object::read) else { continue };
+        let mut found = None;
+        for name in names.tokens {
+            found = found.or(holder.get(name)?);
+        }
+        if found.is_some() {
+            return Ok((Some(holder), found));
+        }
+    }
+    Ok((None, None))
+}
+
 /// A JWT, or what is none.
-fn of_text(text: &str) -> Result<Token, AnswerError> {
+pub(super) fn of_text(text: &str) -> Result<Token, AnswerError> {
     let token = match Token::from_jwt(text) {
         Err(InvalidToken::NotAJwt { .. } | InvalidToken::NotBase64 | InvalidToken::NotJson) => Token::opaque(text),
         result => result,
@@ -227,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_first_of_the_usual_names_that_is_there_is_the_token() {
-        for name in NAMES {
+        for name in Names::OF_ENDPOINTS.tokens {
             assert_eq!(read(&format!(r#" {{"a":[1],"{name}":"s3cr3t"}} "#)).unwrap(), "s3cr3t");
         }
         assert_eq!(read(r#"{"id_token":"4","token":"3","access_token":"2","jwt":"1"}"#).unwrap(), "1");

@@ -2,10 +2,13 @@
 //!
 //! Errors name it without its query, and quote neither what was sent nor what came back.
 
+mod body;
 mod client;
 mod error;
 mod form;
+mod proxy;
 mod refusal;
+mod roots;
 mod settings;
 
 pub use client::EndpointClient;
@@ -14,6 +17,7 @@ pub(super) use error::Failed;
 pub(super) use form::form;
 pub(super) use settings::Settings;
 
+use body::Coding;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::Full;
@@ -26,10 +30,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use zeroize::Zeroizing;
 
+pub(super) const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
+
 pub(super) struct Endpoint {
     url: Url,
     client: EndpointClient,
     timeout: Duration,
+    #[cfg(feature = "oauth2")]
+    plaintext: bool,
 }
 
 /// Where it is, and how errors name it: without the query, which may hold a secret.
@@ -52,14 +60,36 @@ impl Endpoint {
         Arc::clone(&self.url.name)
     }
 
+    #[cfg(feature = "oauth2")]
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same client for another URL, which is held to the same rules.
+    #[cfg(feature = "oauth2")]
+    pub(super) fn at(&self, url: &str) -> Result<Self, crate::ConfigError> {
+        let url = Url::parse(url)?;
+        url.is_safe(self.plaintext)?;
+        Ok(Self { url, client: self.client.clone(), ..*self })
+    }
+
     /// Sends this request there, whatever its own URI, and reads the whole answer. Anything but a success is an error.
     ///
     /// Dropping the future ends the connection.
-    pub(super) async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
-        let deadline = Instant::now() + self.timeout;
+    pub(super) async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Failed> {
+        self.ask_until(Instant::now() + self.timeout, request).await
+    }
+
+    /// The same for a request that is part of something longer, whose time began before it.
+    pub(super) async fn ask_until(
+        &self,
+        deadline: Instant,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Reply, Failed> {
         let asked = SystemTime::now();
         let timed_out = |_| EndpointError::TimedOut { endpoint: self.name(), after: self.timeout };
         *request.uri_mut() = self.url.uri.clone();
+        request.headers_mut().entry(header::ACCEPT_ENCODING).or_insert(body::ACCEPTED);
 
         // A layer around the client may have to wait until it is ready.
         let response = timeout_at(deadline, self.client.clone().oneshot(request)).await.map_err(timed_out)?;
@@ -67,7 +97,8 @@ impl Endpoint {
         if head.status.is_redirection() {
             return Err(EndpointError::Redirected { endpoint: self.name(), status: head.status }.into());
         }
-        let body = timeout_at(deadline, client::read(body, self.name())).await.map_err(timed_out).and_then(|read| read);
+        let reading = body::read(body, Coding::of(&head.headers), self.name());
+        let body = timeout_at(deadline, reading).await.map_err(timed_out).and_then(|read| read);
         let date = date(&head.headers).map(|date| within(date, asked));
         if !head.status.is_success() {
             // The status says enough where the body of a refusal does not come.

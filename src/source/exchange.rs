@@ -41,10 +41,20 @@ use tower::Service;
 /// unless it is [allowed](ExchangeBuilder::allow_plaintext). The body is empty, or what [`json`](ExchangeBuilder::json) or
 /// [`form`](ExchangeBuilder::form) set. Each exchange
 /// has a connection of its own: tokens are fetched minutes apart, when an idle one would be dead, and no task outlives an exchange.
-/// Redirects are not followed, and proxies named by the environment are not used.
+/// Redirects are not followed.
+///
+/// # Proxies
+/// The environment names them, as for curl: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in small letters. It is read when the exchange
+/// is built; [`proxy`](ExchangeBuilder::proxy) and [`no_proxy`](ExchangeBuilder::no_proxy) go before it.
+/// - https goes through a tunnel, in which the proxy reads nothing; http, where it is allowed, in absolute form.
+/// - A proxy is spoken to in HTTP, in HTTP over TLS (its certificate is checked as the endpoint's), or in SOCKS 5, where it looks up the endpoint's name itself.
+///   One that speaks anything else is an error at once, so that nothing goes by it unnoticed.
+/// - Its user and password stand in its URL.
+/// - An endpoint on this machine (`localhost`, 127.0.0.0/8, `::1`) is asked without it.
+/// - In a CGI program, where `REQUEST_METHOD` is set, `HTTP_PROXY` is what a client said and is not believed (CVE-2016-5385).
 ///
 /// # The answer
-/// A JSON object. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
+/// A JSON object, packed by gzip or deflate perhaps. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
 /// [`token_at`](ExchangeBuilder::token_at) points at, or what [a header](ExchangeBuilder::token_from_header) holds. Its end is the first of these that makes sense,
 /// if no [other](ExchangeBuilder::lifetime_at) [place](ExchangeBuilder::expiry_at) was named:
 /// - `expires_in` (RFC 6749 section 5.1): seconds from when the endpoint was asked, as a number or in a string;
@@ -62,17 +72,19 @@ use tower::Service;
 /// | what the server did | error | asked again |
 /// | --- | --- | --- |
 /// | no connection: name, TCP | [`Connect`](EndpointError::Connect) | after the provider's backoff, 1 to 60 s |
+/// | no connection through the proxy: it is not there, 407, 403, 502, no name for the endpoint | [`Proxy`](EndpointError::Proxy) | backoff |
+/// | 407 of a proxy to a request in plaintext | [`Status`](EndpointError::Status) | backoff |
 /// | TLS: unknown issuer, wrong name, expired certificate | [`Tls`](EndpointError::Tls) | backoff |
 /// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |
 /// | nothing: a [layer](ExchangeBuilder::layer) around the client failed | [`Layer`](EndpointError::Layer) | as the [`SourceError`](crate::SourceError) or [`TokenError`](crate::TokenError) in it says, else backoff |
-/// | over 1 MiB | [`TooLarge`](EndpointError::TooLarge) | backoff |
+/// | over 1 MiB, packed or unpacked | [`TooLarge`](EndpointError::TooLarge) | backoff |
 /// | 3xx | [`Redirected`](EndpointError::Redirected) | backoff |
 /// | 401, 403 | [`Refused`](EndpointError::Refused) | seldom: the credential needs repair |
 /// | any 4xx, or 200, with an `error` of RFC 6749 section 5.2: `invalid_grant`, `invalid_client`, ... | [`Refused`](EndpointError::Refused), [`Answer`](EndpointError::Answer) | seldom |
 /// | 403 with `Retry-After` (a rate limit), 408, 425, 429, 5xx | [`Status`](EndpointError::Status) | after `Retry-After`, seconds or date, and no sooner than the backoff |
 /// | any other status: 400, 404, 405, ... | [`Status`](EndpointError::Status) | the same: a deployment or proxy may be at fault, which heals by itself |
-/// | 2xx without a usable token: HTML, empty, an error object, another shape | [`Answer`](EndpointError::Answer) | backoff |
+/// | 2xx without a usable token: HTML, empty, an error object, another shape, packed in a way that was not asked for | [`Answer`](EndpointError::Answer) | backoff |
 ///
 /// # Cancel safety
 /// Dropping the future ends the exchange and its connection. The endpoint may have minted a token that nobody gets.

@@ -171,6 +171,7 @@ impl Server {
         let headers = request.metadata().clone().into_headers();
         let value = ["authorization", "x-api-key"].iter().find_map(|name| headers.get(*name)?.to_str().ok());
         let token = value.map_or("-", |value| value.rsplit(' ').next().unwrap_or(value)).to_owned();
+        crate::support::whole_run::secret(&token);
         let number = {
             let mut state = self.state();
             state.seen.push(Seen { method, token, headers, ..Seen::default() });

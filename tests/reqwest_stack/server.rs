@@ -112,6 +112,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     let value = ["authorization", "x-api-key"].iter().find_map(|name| head.headers.get(*name));
     let token = value.map_or("-", |value| value.to_str().unwrap()).replace("Bearer ", "");
+    crate::support::whole_run::secret(&token);
     let (refused, early, together) = {
         let rules = server.rules();
         let refused = rules.refuse_all

@@ -147,7 +147,10 @@ fn schedule(seed: u64, talks: bool) -> usize {
         let world = World::new(&dice, talks);
         let limit = Arc::new(Semaphore::new(dice.among(&[1, 2, 8])));
         let permits = limit.available_permits();
-        let builder = TokenProvider::builder().clock(ManualClock::following_tokio()).backoff(BACKOFF, 2 * BACKOFF);
+        let builder = TokenProvider::builder()
+            .clock(ManualClock::following_tokio())
+            .backoff(BACKOFF, 2 * BACKOFF)
+            .jitter_seed(seed);
         let outside = dice.one_in(3);
         // A flight that `set` drops while its source waits leaves it in the limit's queue, until the next: then the API has a limit of its own.
         let of_source = if outside { Arc::new(Semaphore::new(1)) } else { Arc::clone(&limit) };

@@ -1,5 +1,6 @@
 //! An API in memory that judges tokens: the inner service of the layer.
 
+use super::whole_run;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
@@ -56,6 +57,7 @@ struct State {
 
 impl Api {
     pub fn new() -> Self {
+        whole_run::listen();
         Self(Arc::new(Mutex::new(State {
             revoked: HashSet::new(),
             forbidden: HashSet::new(),
@@ -134,6 +136,7 @@ impl Api {
         let value = ["authorization", "x-api-key"].iter().find_map(|name| head.headers.get(*name));
         let token = value.and_then(|value| value.to_str().ok());
         let token = token.map(|value| value.rsplit(' ').next().unwrap_or(value).to_owned());
+        token.iter().for_each(|token| whole_run::secret(token));
         let mut seen =
             Seen { at, method: head.method, uri: head.uri, headers: head.headers, body, token, status: StatusCode::OK };
         // Judged when it arrives; the answer may take its time.

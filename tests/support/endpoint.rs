@@ -1,5 +1,6 @@
 //! A token endpoint: a source whose answers a test lays out beforehand, and that counts what it is asked.
 
+use super::whole_run;
 use std::{
     collections::VecDeque,
     future::Future,
@@ -70,6 +71,7 @@ struct State {
 impl Endpoint {
     /// Always gives this, at once.
     pub fn new(usual: Reply) -> Self {
+        whole_run::listen();
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 usual,
@@ -208,7 +210,7 @@ impl Endpoint {
             Reply::Panic | Reply::PanicAtOnce => panic!("the endpoint's client has a bug"),
         };
         drop(busy);
-        answer
+        answer.inspect(|token: &Token| whole_run::secret(token.expose_secret()))
     }
 }
 

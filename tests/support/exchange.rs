@@ -2,6 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+#[path = "whole_run.rs"]
+#[allow(clippy::duplicate_mod, reason = "not every file that uses this one has the rest of the support")]
+mod whole_run;
+
 use std::{
     error::Error,
     sync::{Arc, Mutex},
@@ -9,7 +13,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tower_jwt_refresh::{
@@ -24,9 +28,32 @@ pub enum Step {
     Send(Vec<u8>),
     /// Sends this again and again, a little at a time, and for ever.
     Drip(&'static str),
+    /// Sends this again and again, as fast as it is read.
+    Flood(&'static str),
     /// Until the test gives a permit.
     Wait(Arc<Semaphore>),
     Hang,
+    /// Closes it at once, by a reset.
+    Reset,
+    /// Closes it without TLS's word that this is the end.
+    Vanish,
+}
+
+/// What a server speaks over.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for tokio_rustls::server::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
 }
 
 /// A whole answer; the length is added.
@@ -83,6 +110,7 @@ impl Server {
     }
 
     pub async fn listen() -> (Self, TcpListener) {
+        whole_run::listen();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         (Self { port, asked: Arc::default() }, listener)
@@ -97,16 +125,17 @@ impl Server {
         self.asked.lock().unwrap().clone()
     }
 
-    pub async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, steps: &[Step]) {
+    pub async fn serve_one<S: Socket>(&self, stream: S, steps: &[Step]) {
         serve(stream, &self.asked, &|_| steps.to_vec()).await;
     }
 }
 
 async fn serve<S>(mut stream: S, asked: &Mutex<Vec<String>>, steps: &impl Fn(usize) -> Vec<Step>)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Socket,
 {
     let Some(request) = read_request(&mut stream).await else { return };
+    whole_run::secrets_of(&request);
     let count = {
         let mut asked = asked.lock().unwrap();
         asked.push(request);
@@ -114,10 +143,18 @@ where
     };
     for step in steps(count) {
         let sent = match step {
-            Step::Send(bytes) => stream.write_all(&bytes).await,
+            Step::Send(bytes) => {
+                whole_run::secrets_of(&String::from_utf8_lossy(&bytes));
+                stream.write_all(&bytes).await
+            }
             Step::Drip(text) => loop {
                 // Little by little is the point: a limit on the silence between two bytes would never end this.
                 tokio::time::sleep(Duration::from_millis(2)).await;
+                if let Err(error) = stream.write_all(text.as_bytes()).await {
+                    break Err(error);
+                }
+            },
+            Step::Flood(text) => loop {
                 if let Err(error) = stream.write_all(text.as_bytes()).await {
                     break Err(error);
                 }
@@ -128,6 +165,8 @@ where
             }
             // Until the client is gone.
             Step::Hang => stream.read(&mut [0]).await.map(drop),
+            Step::Vanish => return,
+            Step::Reset => return stream.tcp().set_zero_linger().unwrap(),
         };
         if sent.is_err() {
             return;
@@ -187,7 +226,9 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (
 
 /// All that anybody could print of it.
 pub fn printed(error: &(dyn Error + 'static)) -> String {
-    chain(error).map(|error| format!("{error}: {error:?}\n")).collect()
+    let text: String = chain(error).map(|error| format!("{error}: {error:?}\n")).collect();
+    whole_run::print(&text);
+    text
 }
 
 pub fn is_permanent(error: &TokenError) -> bool {

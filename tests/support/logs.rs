@@ -1,5 +1,6 @@
 //! What was logged, to count warnings and to look for secrets.
 
+use super::whole_run;
 use std::{
     io::Write,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -42,6 +43,7 @@ impl Logs {
 impl Write for Logs {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        whole_run::print(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

@@ -7,6 +7,7 @@
 mod api;
 mod endpoint;
 mod logs;
+pub mod whole_run;
 
 pub use api::{Api, Seen, answer, get, post};
 pub use endpoint::{Asked, Endpoint, Reply};
@@ -21,6 +22,7 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 
 /// A builder whose clocks follow tokio's paused one, and the hands of those clocks.
 pub fn builder() -> (TokenProviderBuilder, ManualClock) {
+    whole_run::listen();
     let clock = ManualClock::following_tokio();
     (TokenProvider::builder().clock(clock.clone()), clock)
 }

@@ -17,7 +17,8 @@ fn poll(waiter: Pin<&mut Waiter>) -> Poll<Outcome> {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_comes_between_a_failure_and_the_word_of_it_starts_no_further_flight() {
     let source = tower::service_fn(|_: TokenRequest| std::future::pending());
-    let core = Core::new(Settings::default(), Clocks::new(Box::new(SystemClock)), BoxService::new(source));
+    let core =
+        Core::new(Settings::default(), Clocks::new(Box::new(SystemClock)), Jitter::new(None), BoxService::new(source));
     let core = Arc::new(core);
     let Verdict::Wait(first) = core.decide(Purpose::Refresh, None, |machine, now, _| machine.forced(now)) else {
         panic!("it starts a flight");

@@ -77,7 +77,7 @@ impl Machine {
     }
 
     /// A request carried an older or another provider's token: it wants the current one, nothing more.
-    fn replacement(&mut self, now: Now) -> Decision {
+    pub(super) fn replacement(&mut self, now: Now) -> Decision {
         let marked = self.band(now) == Band::Marked;
         match self.asked(now) {
             Decision::Unavailable(_) => Decision::Pass { start: None },

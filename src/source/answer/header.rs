@@ -1,6 +1,6 @@
 //! A token that comes in a header of the answer.
 
-use super::{AnswerError, Ends, Object, error, lifetime::Said, of_text};
+use super::{AnswerError, Ends, Names, Object, error, lifetime::Said, of_text};
 use crate::{InvalidToken, Token};
 use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
@@ -38,7 +38,7 @@ pub(in crate::source) fn token_in_header(
         _ => of_text(text)?,
     };
     let said = match whole {
-        Some(whole) => Said::by([None, top.as_ref()], whole, ends)?,
+        Some(whole) => Said::by([None, top.as_ref()], whole, &Names::OF_ENDPOINTS, ends)?,
         None if ends.are_named() => return Err(AnswerError::NotAnObject),
         None => Said::default(),
     };

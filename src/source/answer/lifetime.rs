@@ -1,6 +1,6 @@
 //! How long a token lives, from what the answer says beside it.
 
-use super::{AnswerError, Object, find};
+use super::{AnswerError, Names, Object, find};
 use crate::{Token, token::Expiry};
 use serde_json::value::RawValue;
 use std::time::{Duration, SystemTime};
@@ -26,17 +26,22 @@ impl Ends {
 /// What the answer says; none where it says nothing that can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// `expires_in`.
+    /// `expires_in`, for example.
     span: Option<Duration>,
-    /// `expires_at`.
+    /// `expires_at`, for example.
     moment: Option<SystemTime>,
-    /// One of them was there, and cannot be; or should have been there. Matters only where there is no other.
+    /// One of them was or should have been there. Matters only where neither makes sense.
     absurd: bool,
 }
 
 impl Said {
     /// At the places that were named, or else by the usual names: then the first object that has a member decides about it.
-    pub(super) fn by(objects: [Option<&Object<'_>>; 2], whole: &RawValue, ends: &Ends) -> Result<Self, AnswerError> {
+    pub(super) fn by(
+        objects: [Option<&Object<'_>>; 2],
+        whole: &RawValue,
+        names: &Names,
+        ends: &Ends,
+    ) -> Result<Self, AnswerError> {
         if ends.are_named() {
             let at = |pointer: &Option<String>| match pointer {
                 Some(pointer) => find(whole, pointer).map(|(_, found)| found),
@@ -46,14 +51,22 @@ impl Said {
             // Nothing where something was expected is as good as nonsense: worth a warning.
             return Ok(Self { span, moment, absurd: true });
         }
-        let first = |name| {
+        let first = |name: &str| {
             let mut found = objects.into_iter().flatten().map(|object| object.get(name));
             found.find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
         };
-        let (span, moment) = (first("expires_in")?, first("expires_at")?);
-        let said = Self { span: span.and_then(self::span), moment: moment.and_then(self::moment), absurd: false };
-        let absurd = (span.is_some() && said.span.is_none()) || (moment.is_some() && said.moment.is_none());
-        Ok(Self { absurd, ..said })
+        let mut said = Self::default();
+        for name in names.spans {
+            let raw = first(name)?;
+            said.span = said.span.or(raw.and_then(self::span));
+            said.absurd |= raw.is_some();
+        }
+        for name in names.moments {
+            let raw = first(name)?;
+            said.moment = said.moment.or(raw.and_then(self::moment));
+            said.absurd |= raw.is_some();
+        }
+        Ok(said)
     }
 
     pub(super) fn put_on(self, mut token: Token, date: Option<SystemTime>) -> Token {

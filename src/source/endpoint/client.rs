@@ -1,53 +1,56 @@
-//! The HTTP client: a connection for each exchange, TLS by rustls with ring, answers of bounded size.
+//! The HTTP client: a connection for each exchange, straight or through a proxy, TLS by rustls with ring.
 
-use super::EndpointError;
-use crate::{BoxError, ConfigError};
+use super::proxy::{Proxied, Proxies, Stream, straight};
+use crate::BoxError;
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use rustls::ClientConfig;
 use std::{sync::Arc, time::Duration};
-use tower::{
-    Service, ServiceExt,
-    timeout::{Timeout, error::Elapsed},
-    util::BoxCloneSyncService,
-};
-use zeroize::Zeroizing;
-
-/// Tokens are of a few KiB.
-const LIMIT: usize = 1024 * 1024;
-
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<<HttpConnector as Service<Uri>>::Response>, BoxError>;
+use tokio::time::timeout;
+use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 /// The HTTP client of a source, as a layer around it sees it: see [`ExchangeBuilder::layer`](crate::source::ExchangeBuilder::layer).
 pub type EndpointClient = BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
-pub(super) fn client(roots: Roots, connect_timeout: Duration) -> Result<EndpointClient, ConfigError> {
-    let mut tcp = HttpConnector::new();
-    // The connector around it knows both schemes.
-    tcp.enforce_http(false);
-    // Shared out among the addresses of a name, so that a dead first one leaves time for the second.
-    tcp.set_connect_timeout(Some(connect_timeout));
-    let https =
-        HttpsConnectorBuilder::new().with_tls_config(roots.tls()?).https_or_http().enable_http1().wrap_connector(tcp);
-    // Around the whole: the name's lookup and the handshake can hang as well.
-    let bounded = Timeout::new(https, connect_timeout).map_err(move |error| match error.downcast::<Elapsed>() {
-        Ok(_) => format!("no connection (name, TCP and TLS) within {connect_timeout:.1?}").into(),
-        Err(error) => error,
-    });
+pub(super) fn client(tls: ClientConfig, proxies: Proxies, connect_timeout: Duration) -> EndpointClient {
+    let proxies = Arc::new(proxies);
+    let ways = Arc::clone(&proxies);
+    let connector =
+        service_fn(move |target: Uri| Box::pin(connect(target, Arc::clone(&ways), tls.clone(), connect_timeout)));
     // No idle connections: by the next exchange they would be dead, or belong to a runtime that is.
-    let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(Connector::new(bounded));
-    Ok(boxed(client))
+    let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    boxed(client.map_request(move |mut request: Request<Full<Bytes>>| {
+        if let Ok(Some(proxy)) = proxies.of(request.uri())
+            && let Some(credential) = proxy.credential(request.uri()).cloned()
+        {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credential);
+        }
+        request
+    }))
+}
+
+async fn connect(
+    target: Uri,
+    proxies: Arc<Proxies>,
+    tls: ClientConfig,
+    connect_timeout: Duration,
+) -> Result<Stream, BoxError> {
+    let proxy = proxies.of(&target)?;
+    let connector = match proxy {
+        Some(proxy) => proxy.connector(&target, tls, connect_timeout),
+        None => straight(tls, connect_timeout),
+    };
+    // Around the whole: the name's lookup and the handshake can hang as well.
+    timeout(connect_timeout, connector.oneshot(target)).await.unwrap_or_else(|_| {
+        let error = format!("no connection (name, TCP and TLS) within {connect_timeout:.1?}").into();
+        Err(match proxy {
+            Some(proxy) => Proxied { proxy: proxy.name(), error }.into(),
+            None => error,
+        })
+    })
 }
 
 /// Any client in the one form that the endpoint and its layers know.
@@ -62,72 +65,4 @@ where
 {
     let unified = |response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync());
     EndpointClient::new(client.map_response(unified).map_err(Into::into))
-}
-
-/// Whom to trust.
-pub(super) enum Roots {
-    /// Nobody: no TLS will be spoken.
-    Unused,
-    System,
-    Only(RootCertStore),
-}
-
-impl Roots {
-    pub(super) fn only(pem: &[u8]) -> Result<RootCertStore, ConfigError> {
-        let problem = "the root certificates are no PEM, or hold no certificate: pass the text that begins with `-----BEGIN CERTIFICATE-----`";
-        let refuse = || ConfigError::RootCertificates { problem };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            roots.add(certificate.map_err(|_| refuse())?).map_err(|_| refuse())?;
-        }
-        if roots.is_empty() { Err(refuse()) } else { Ok(roots) }
-    }
-
-    fn tls(self) -> Result<ClientConfig, ConfigError> {
-        // By name: the process's default provider is the program's to choose, and two in one program have none.
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring supports rustls' default versions");
-        let config = match self {
-            Self::Unused => config.with_root_certificates(RootCertStore::empty()),
-            Self::Only(roots) => config.with_root_certificates(roots),
-            Self::System => config.with_native_roots().map_err(|_| ConfigError::RootCertificates {
-                problem: "this system has no root certificates: install them (`ca-certificates`), or pass your own to `root_certificates`",
-            })?,
-        };
-        Ok(config.with_no_client_auth())
-    }
-}
-
-/// The whole body, in memory that wipes itself, since it may hold a token.
-pub(super) async fn read<B>(body: B, endpoint: Arc<str>) -> Result<Zeroizing<Vec<u8>>, EndpointError>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > LIMIT {
-        return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-    }
-    let mut whole = Zeroizing::new(Vec::with_capacity(announced));
-    let mut body = std::pin::pin!(body);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| EndpointError::Broken { endpoint: Arc::clone(&endpoint), error: error.into() })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if data.len() > LIMIT - whole.len() {
-            return Err(EndpointError::TooLarge { endpoint, limit: LIMIT });
-        }
-        make_room(&mut whole, data.len());
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole)
-}
-
-/// Grows by a new buffer, so that the old one is wiped: `Vec` itself would leave it behind.
-fn make_room(buffer: &mut Zeroizing<Vec<u8>>, more: usize) {
-    if buffer.capacity() - buffer.len() < more {
-        let mut larger = Zeroizing::new(Vec::with_capacity((buffer.len() + more).max(buffer.capacity() * 2)));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
-    }
 }

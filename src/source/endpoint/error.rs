@@ -1,5 +1,6 @@
 //! Why an endpoint gave no token, and whether asking again can help.
 
+use super::proxy::Proxied;
 use crate::{
     BoxError, SourceError, TokenError,
     source::{AnswerError, chain},
@@ -20,6 +21,19 @@ pub enum EndpointError {
     Connect {
         /// Where to.
         endpoint: Arc<str>,
+        /// The client's error.
+        #[source]
+        error: BoxError,
+    },
+    /// No connection through the proxy: it is not there, wants another user and password, or does not let anybody through to there.
+    #[error(
+        "no connection to {endpoint} through {proxy}: check the proxy's address, user and password, and what it lets through; `no_proxy`, or the variable NO_PROXY, goes around it"
+    )]
+    Proxy {
+        /// Where to.
+        endpoint: Arc<str>,
+        /// Through which, without user and password.
+        proxy: Arc<str>,
         /// The client's error.
         #[source]
         error: BoxError,
@@ -51,8 +65,10 @@ pub enum EndpointError {
         #[source]
         error: BoxError,
     },
-    /// No whole answer in time.
-    #[error("{endpoint} gave no whole answer within {after:.1?}: look at it, or raise `timeout`")]
+    /// No whole answer in time, what [layers](crate::source::ExchangeBuilder::layer) waited for included.
+    #[error(
+        "{endpoint} gave no whole answer within {after:.1?}: look at it, and at what layers around its client wait for, or raise `timeout`"
+    )]
     TimedOut {
         /// Who.
         endpoint: Arc<str>,
@@ -110,6 +126,7 @@ pub enum EndpointError {
 
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        407 => "that is a proxy, which wants a user and password: write them into its URL",
         404 | 405 | 410 => "is this the URL of the token endpoint?",
         403 | 408 | 425 | 429 | 503 => "it wants to be asked again later",
         400..500 => "it does not understand the request; look at how the credential is sent",
@@ -125,7 +142,10 @@ impl EndpointError {
         let Some(client) = own.filter_map(|error| error.downcast_ref::<legacy::Error>()).next() else {
             return Self::Layer { endpoint, error };
         };
-        if chain(client).any(<dyn Error>::is::<rustls::Error>) {
+        let proxied = chain(client).find_map(|error| error.downcast_ref::<Proxied>());
+        if let Some(proxy) = proxied.map(|proxied| Arc::clone(&proxied.proxy)) {
+            Self::Proxy { endpoint, proxy, error }
+        } else if chain(client).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls { endpoint, error }
         } else if client.is_connect() {
             Self::Connect { endpoint, error }
@@ -137,7 +157,8 @@ impl EndpointError {
     /// Can asking again help, or is it the credential, or the request as such?
     fn outlook(&self) -> Outlook {
         match self {
-            Self::Refused { .. } | Self::Answer { error: AnswerError::Refused { code: Some(_) }, .. } => {
+            Self::Refused { .. } => Outlook::Permanent,
+            Self::Answer { error: AnswerError::Refused { code: Some(_) } | AnswerError::NotBearer, .. } => {
                 Outlook::Permanent
             }
             Self::Layer { error, .. } => Outlook::of_layer(&**error),

@@ -2,7 +2,9 @@
 
 use super::{
     Endpoint, Url,
-    client::{self, EndpointClient, Roots},
+    client::{self, EndpointClient},
+    proxy::{Proxies, Proxy},
+    roots::Roots,
 };
 use crate::{BoxError, ConfigError, scope::is_loopback};
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use http_body_util::Full;
 use rustls::RootCertStore;
 use std::{fmt, time::Duration};
 use tower::{Layer, Service};
+use zeroize::Zeroizing;
 
 /// A year and a day: longer is a mistake of units.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -23,9 +26,17 @@ pub(in crate::source) struct Settings {
     connect_timeout: Duration,
     plaintext: bool,
     roots: Option<RootCertStore>,
+    way: Way,
     /// The first is the outermost.
     layers: Vec<Wrap>,
     mistake: Option<ConfigError>,
+}
+
+enum Way {
+    Environment,
+    Straight,
+    /// A proxy's URL.
+    Proxy(Zeroizing<String>),
 }
 
 type Wrap = Box<dyn FnOnce(EndpointClient) -> EndpointClient + Send>;
@@ -42,6 +53,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             plaintext: false,
             roots: None,
+            way: Way::Environment,
             layers: Vec::new(),
             mistake,
         }
@@ -68,6 +80,14 @@ impl Settings {
         }
     }
 
+    pub(in crate::source) fn no_proxy(&mut self) {
+        self.way = Way::Straight;
+    }
+
+    pub(in crate::source) fn proxy(&mut self, url: String) {
+        self.way = Way::Proxy(Zeroizing::new(url));
+    }
+
     pub(in crate::source) fn layer<L, B>(&mut self, layer: L)
     where
         L: Layer<EndpointClient> + Send + 'static,
@@ -90,18 +110,28 @@ impl Settings {
             return Err(mistake);
         }
         let tls = self.url.uri.scheme() == Some(&Scheme::HTTPS);
-        let host = self.url.uri.host().unwrap_or_default();
-        if !tls && !self.plaintext && !is_loopback(host) {
-            return Err(ConfigError::PlaintextEndpoint { host: host.to_owned() });
-        }
-        let roots = match self.roots {
-            _ if !tls => Roots::Unused,
-            Some(roots) => Roots::Only(roots),
-            None => Roots::System,
+        self.url.is_safe(self.plaintext)?;
+        let proxies = match &self.way {
+            Way::Straight => Proxies::none(),
+            Way::Environment => Proxies::of_environment(&|name| std::env::var_os(name)),
+            Way::Proxy(url) => Proxies::named(url),
         };
-        let client = client::client(roots, self.connect_timeout)?;
+        let to_proxy = proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
+        let roots = match self.roots {
+            // Also for an endpoint that this one may name.
+            Some(roots) => Roots::Only(roots),
+            None if tls || to_proxy => Roots::System,
+            None => Roots::Unused,
+        };
+        let client = client::client(roots.tls()?, proxies, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
-        Ok(Endpoint { url: self.url, client, timeout: self.timeout })
+        Ok(Endpoint {
+            url: self.url,
+            client,
+            timeout: self.timeout,
+            #[cfg(feature = "oauth2")]
+            plaintext: self.plaintext,
+        })
     }
 
     fn limited(&mut self, setting: &'static str, value: Duration) {
@@ -114,7 +144,16 @@ impl Settings {
 }
 
 impl Url {
-    fn parse(url: &str) -> Result<Self, ConfigError> {
+    /// May a credential go there?
+    pub(super) fn is_safe(&self, plaintext: bool) -> Result<(), ConfigError> {
+        let host = self.uri.host().unwrap_or_default();
+        if plaintext || self.uri.scheme() == Some(&Scheme::HTTPS) || is_loopback(host) {
+            return Ok(());
+        }
+        Err(ConfigError::PlaintextEndpoint { host: host.to_owned() })
+    }
+
+    pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let refuse = |problem| Err(ConfigError::IllegalEndpoint { problem });
         let parsed = url.parse::<Uri>().ok();
         let Some((uri, scheme, authority)) = parsed

@@ -1,23 +1,22 @@
 //! Settings of an exchange, checked when it is built.
 
+mod credential;
+mod places;
+
 use super::{Exchange, Inner, Place};
 use crate::{
     BoxError, ConfigError,
     source::{
-        answer::{self, Ends},
-        endpoint::{EndpointClient, Settings, form},
+        answer::Ends,
+        endpoint::{AGENT, EndpointClient, Settings},
     },
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::Full;
 use std::{fmt, sync::Arc, time::Duration};
 use tower::{Layer, Service};
-use zeroize::Zeroizing;
-
-const AGENT: &str = concat!("tower-jwt-refresh/", env!("CARGO_PKG_VERSION"));
 
 /// Settings of an [`Exchange`]. Credentials are kept in memory that is wiped when the last exchange is gone, and never printed.
 ///
@@ -43,68 +42,6 @@ impl ExchangeBuilder {
             endpoint.wrong(ConfigError::NoMethodForTokens { method: method.clone() });
         }
         Self { method, endpoint, headers, body: None, token: Place::Usual, ends: Ends::default() }
-    }
-
-    /// Sends the credential in this header, as it is: `x-api-key`, for example. Each header is sent once, with what was set last.
-    pub fn header(self, name: HeaderName, value: impl Into<String>) -> Self {
-        let value = Zeroizing::new(value.into());
-        self.secret_header(name, &["", &value])
-    }
-
-    /// Sends the credential as `Authorization: Bearer <secret>` (RFC 6750 section 2.1).
-    pub fn bearer(self, secret: impl Into<String>) -> Self {
-        let secret = Zeroizing::new(secret.into());
-        self.secret_header(header::AUTHORIZATION, &["Bearer ", &secret])
-    }
-
-    /// Sends the credential as `Authorization: Basic …` (RFC 7617), in UTF-8. Either part may be empty, as with an API key in place of a user.
-    pub fn basic(self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        let (user, password) = (Zeroizing::new(user.into()), Zeroizing::new(password.into()));
-        let problem = if user.is_empty() && password.is_empty() {
-            Some("is empty: is its variable or file missing?")
-        } else if user.contains(':') {
-            Some("has a user name with a colon, which ends it (RFC 7617 section 2): is part of it the password?")
-        } else if user.chars().chain(password.chars()).any(char::is_control) {
-            Some("has a control character, a line break perhaps (RFC 7617 section 2): trim what was read from a file")
-        } else {
-            None
-        };
-        if let Some(problem) = problem {
-            return self.wrong(ConfigError::IllegalCredential { place: "basic authentication".into(), problem });
-        }
-        let mut pair = Zeroizing::new(String::with_capacity(user.len() + 1 + password.len()));
-        for part in [&*user, ":", &*password] {
-            pair.push_str(part);
-        }
-        let pair = Zeroizing::new(BASE64_STANDARD.encode(&*pair));
-        self.secret_header(header::AUTHORIZATION, &["Basic ", &pair])
-    }
-
-    /// Sends this JSON as the body, with `content-type: application/json`, and keeps it secret. Without it the body is empty.
-    pub fn json(self, body: impl Into<String>) -> Self {
-        let body = Zeroizing::new(body.into().into_bytes());
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
-            let problem = "is no valid JSON: does a value in it need escaping?";
-            return self.wrong(ConfigError::IllegalCredential { place: "the body".into(), problem });
-        }
-        self.content("application/json", body)
-    }
-
-    /// Sends these pairs as the body of a form, with `content-type: application/x-www-form-urlencoded`, and keeps them secret.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
-    /// # let key = "secret";
-    /// use tower_jwt_refresh::source::Exchange;
-    ///
-    /// let source = Exchange::post("http://localhost/identity/token")
-    ///     .form([("grant_type", "urn:ibm:params:oauth:grant-type:apikey"), ("apikey", key)])
-    ///     .build()?;
-    /// # Ok(()) }
-    /// ```
-    pub fn form<K: AsRef<str>, V: AsRef<str>>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let pairs: Vec<_> = pairs.into_iter().collect();
-        self.content("application/x-www-form-urlencoded", form(&pairs))
     }
 
     /// Puts a tower layer around the exchange's own HTTP client: for an endpoint that wants a token itself, a signature, a log. Called again, the layer goes *inside* of those
@@ -181,46 +118,6 @@ impl ExchangeBuilder {
         self
     }
 
-    /// Where the token is in the answer, as a JSON pointer (RFC 6901): `/data/token`; `""` for an answer that is nothing but a JSON string. The
-    /// lifetime is then looked for beside the token first, then at the top.
-    pub fn token_at(self, pointer: impl Into<String>) -> Self {
-        self.pointer(pointer.into(), |this, pointer| this.token = Place::At(pointer))
-    }
-
-    /// The token is in this header of the answer, as it is or after `Bearer`, and not in its body, which may then be empty or no JSON. Of this and
-    /// [`token_at`](Self::token_at) the last one counts.
-    ///
-    /// OpenStack's Keystone does it so:
-    ///
-    /// ```no_run
-    /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
-    /// # let login = "{}";
-    /// use http::HeaderName;
-    /// use tower_jwt_refresh::source::Exchange;
-    ///
-    /// let source = Exchange::post("https://keystone.example.com/v3/auth/tokens")
-    ///     .json(login)
-    ///     .token_from_header(HeaderName::from_static("x-subject-token"))
-    ///     .expiry_at("/token/expires_at")
-    ///     .build()?;
-    /// # Ok(()) }
-    /// ```
-    pub fn token_from_header(self, name: HeaderName) -> Self {
-        Self { token: Place::Header(name), ..self }
-    }
-
-    /// Where the token's lifetime is in the answer, as a JSON pointer to seconds: in place of `expires_in` and `expires_at`, which are then not
-    /// looked for.
-    pub fn lifetime_at(self, pointer: impl Into<String>) -> Self {
-        self.pointer(pointer.into(), |this, pointer| this.ends.lifetime = Some(pointer))
-    }
-
-    /// Where the moment of the token's end is in the answer, as a JSON pointer to seconds or milliseconds since 1970, or RFC 3339: in place of `expires_in`
-    /// and `expires_at`, which are then not looked for. With [`lifetime_at`](Self::lifetime_at) as well that one goes first.
-    pub fn expiry_at(self, pointer: impl Into<String>) -> Self {
-        self.pointer(pointer.into(), |this, pointer| this.ends.expiry = Some(pointer))
-    }
-
     /// Sends the credential to another machine without TLS. Everybody on the way can read it, and the token: only for networks where
     /// something else encrypts.
     pub fn allow_plaintext(mut self) -> Self {
@@ -235,7 +132,20 @@ impl ExchangeBuilder {
         self
     }
 
-    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them.
+    /// Asks the endpoint itself, whatever proxy the environment names.
+    pub fn no_proxy(mut self) -> Self {
+        self.endpoint.no_proxy();
+        self
+    }
+
+    /// Asks through this proxy, `http://`, `https://` or `socks5://`, and not through one that the environment names. A user and password in the URL are shown to
+    /// it and never printed. An endpoint on this machine is asked without it.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.endpoint.proxy(url.into());
+        self
+    }
+
+    /// Builds it. Needs no runtime and asks nobody; reads the system's root certificates if it needs them, and the environment's proxies.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that is none, plaintext to another machine, a credential that no header can hold, and other settings that
@@ -261,46 +171,6 @@ impl ExchangeBuilder {
         })))
     }
 
-    /// The last part is the secret.
-    fn secret_header(mut self, name: HeaderName, parts: &[&str; 2]) -> Self {
-        let secret = parts[1];
-        let problem = if secret.is_empty() {
-            Some("is empty: is its variable or file missing?")
-        } else if secret.trim() != secret || !secret.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-            Some("has a character that no header can hold (only visible ASCII can): trim what was read from a file")
-        } else {
-            None
-        };
-        if let Some(problem) = problem {
-            let place = format!("the header `{name}`");
-            return self.wrong(ConfigError::IllegalCredential { place, problem });
-        }
-        // Of its final size from the start, so that no growth leaves a copy behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-        for part in parts {
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        let mut value =
-            HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).expect("visible ASCII is a legal header value");
-        value.set_sensitive(true);
-        self.headers.insert(name, value);
-        self
-    }
-
-    fn pointer(mut self, pointer: String, set: impl FnOnce(&mut Self, String)) -> Self {
-        if !answer::is_pointer(&pointer) {
-            return self.wrong(ConfigError::NotAPointer(pointer));
-        }
-        set(&mut self, pointer);
-        self
-    }
-
-    fn content(mut self, kind: &'static str, body: Zeroizing<Vec<u8>>) -> Self {
-        self.body = Some(Bytes::from_owner(body));
-        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        self
-    }
-
     fn wrong(mut self, mistake: ConfigError) -> Self {
         self.endpoint.wrong(mistake);
         self
@@ -316,6 +186,7 @@ impl fmt::Debug for ExchangeBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
     const URL: &str = "https://api.example.com/token";
 
@@ -380,6 +251,8 @@ mod tests {
         let long = mistake(Exchange::post(URL).connect_timeout(Duration::MAX));
         assert!(matches!(long, ConfigError::TooLong { setting: "connect_timeout", .. }));
         assert_eq!(mistake(Exchange::post(URL).token_at("data/token")), ConfigError::NotAPointer("data/token".into()));
+        let proxy = mistake(Exchange::post(URL).proxy("quic://s3cr3t"));
+        assert!(matches!(&proxy, ConfigError::IllegalProxy { place, .. } if place == "`proxy`"), "{proxy}");
         for pem in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let refused = mistake(Exchange::post(URL).root_certificates(pem));
             assert!(matches!(refused, ConfigError::RootCertificates { .. }), "{pem}");
@@ -391,7 +264,8 @@ mod tests {
         let builder = Exchange::post("http://localhost/token?key=s3cr3t")
             .header(HeaderName::from_static("x-api-key"), "s3cr3t")
             .basic("s3cr3t", "s3cr3t")
-            .json(r#"{"key":"s3cr3t"}"#);
+            .json(r#"{"key":"s3cr3t"}"#)
+            .proxy("http://s3cr3t:s3cr3t@proxy");
         assert!(builder.headers.iter().filter(|(_, value)| value.is_sensitive()).count() == 2);
         let first = format!("{builder:?}");
         let text = format!("{first} {:?}", builder.build().unwrap());

@@ -1,0 +1,291 @@
+//! Where the token endpoint is: known, or found out from its issuer (RFC 8414, OpenID Connect Discovery).
+
+use super::error::{Deadline, OAuth2Error};
+use crate::{
+    ConfigError, SourceError,
+    source::{
+        EndpointError, answer,
+        endpoint::{AGENT, Endpoint, Settings},
+    },
+};
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::Full;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::Instant};
+use tracing::debug;
+
+/// Endpoints move seldom, and a move announces itself by a failure; a day bounds what a wrong answer can do.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Where an authorization server gives tokens: its token endpoint, or the issuer that says where that is.
+///
+/// A string is the [URL](Self::url) of a token endpoint.
+///
+/// ```
+/// use tower_jwt_refresh::source::oauth2::TokenEndpoint;
+///
+/// let found = TokenEndpoint::discover("https://login.example.com/tenant");
+/// let known: TokenEndpoint = "https://login.example.com/tenant/token".into();
+/// ```
+#[derive(Clone)]
+pub struct TokenEndpoint(Place);
+
+#[derive(Clone)]
+enum Place {
+    Url(String),
+    Issuer(String),
+}
+
+impl TokenEndpoint {
+    /// A token endpoint by its URL. https, or this machine, or what is [allowed](super::OAuth2Builder::allow_plaintext).
+    pub fn url(url: impl Into<String>) -> Self {
+        Self(Place::Url(url.into()))
+    }
+
+    /// The token endpoint that this issuer's metadata names: `https://login.example.com/tenant`, exactly as the server writes itself, since the
+    /// metadata must say the same, letter by letter (RFC 8414 section 3.3).
+    ///
+    /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
+    /// not there, at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token
+    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on.
+    pub fn discover(issuer: impl Into<String>) -> Self {
+        Self(Place::Issuer(issuer.into()))
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        let (Place::Url(url) | Place::Issuer(url)) = &self.0;
+        let mut settings = Settings::new(url);
+        if matches!(self.0, Place::Issuer(_)) && url.contains(['?', '#']) {
+            let problem = "is an issuer with a query or fragment, which none has (RFC 8414 section 2): leave it out";
+            settings.wrong(ConfigError::IllegalEndpoint { problem });
+        }
+        settings
+    }
+
+    pub(super) fn with(self, settings: Settings) -> Result<Location, ConfigError> {
+        Ok(match self.0 {
+            Place::Url(url) => Location::Known(Arc::new(Found {
+                endpoint: settings.build()?,
+                audience: url.into(),
+                methods: None,
+                doubted: AtomicBool::new(false),
+            })),
+            Place::Issuer(issuer) => Location::Discovered(Box::new(Discovery::new(issuer.into(), &settings.build()?)?)),
+        })
+    }
+}
+
+impl fmt::Debug for TokenEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Place::Url(url) | Place::Issuer(url)) = &self.0;
+        // A query or a user name may hold a secret.
+        let shown = url.split(['?', '#']).next().filter(|shown| !shown.contains('@'));
+        f.debug_tuple("TokenEndpoint").field(&shown.unwrap_or("-")).finish()
+    }
+}
+
+impl From<&str> for TokenEndpoint {
+    fn from(url: &str) -> Self {
+        Self::url(url)
+    }
+}
+
+impl From<String> for TokenEndpoint {
+    fn from(url: String) -> Self {
+        Self::url(url)
+    }
+}
+
+pub(super) enum Location {
+    Known(Arc<Found>),
+    Discovered(Box<Discovery>),
+}
+
+/// A token endpoint.
+pub(super) struct Found {
+    pub(super) endpoint: Endpoint,
+    /// Whom client assertions are for: the issuer, if it is known.
+    pub(super) audience: Arc<str>,
+    /// The ways to authenticate that the metadata lists.
+    methods: Option<Vec<String>>,
+    doubted: AtomicBool,
+}
+
+pub(super) struct Discovery {
+    issuer: Arc<str>,
+    /// Where metadata may be, also the client for what is found.
+    documents: [Endpoint; 2],
+    /// Held while the issuer is asked, so that one asks for all.
+    known: Mutex<Option<(Arc<Found>, Instant)>>,
+}
+
+impl Location {
+    /// How long a whole fetch may take.
+    pub(super) fn timeout(&self) -> Duration {
+        match self {
+            Self::Known(found) => found.endpoint.timeout(),
+            Self::Discovered(discovery) => discovery.documents[0].timeout(),
+        }
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        match self {
+            Self::Known(found) => found.endpoint.name(),
+            Self::Discovered(discovery) => Arc::clone(&discovery.issuer),
+        }
+    }
+
+    pub(super) async fn find(&self, deadline: Deadline) -> Result<Arc<Found>, SourceError> {
+        match self {
+            Self::Known(found) => Ok(Arc::clone(found)),
+            Self::Discovered(discovery) => discovery.find(deadline).await,
+        }
+    }
+}
+
+impl Found {
+    /// A failure after which the issuer is asked whether it has moved.
+    pub(super) fn failed(&self, error: &EndpointError) {
+        let moved = match error {
+            EndpointError::Connect { .. } | EndpointError::Tls { .. } => true,
+            EndpointError::Status { status, .. } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE),
+            _ => false,
+        };
+        if moved {
+            // Nothing else is published by it.
+            self.doubted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn lists(&self, method: &str) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.iter().any(|listed| listed == method))
+    }
+}
+
+impl Discovery {
+    fn new(issuer: Arc<str>, endpoint: &Endpoint) -> Result<Self, ConfigError> {
+        let base = issuer.trim_end_matches('/');
+        let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let documents = [
+            endpoint.at(&format!("{scheme}://{host}/.well-known/oauth-authorization-server{path}"))?,
+            endpoint.at(&format!("{base}/.well-known/openid-configuration"))?,
+        ];
+        Ok(Self { issuer, documents, known: Mutex::new(None) })
+    }
+
+    async fn find(&self, deadline: Deadline) -> Result<Arc<Found>, SourceError> {
+        let mut known = deadline.bound("the issuer's metadata", self.known.lock()).await?;
+        let Some((found, until)) = &*known else {
+            let found = Arc::new(self.ask(deadline.at).await?);
+            *known = Some((Arc::clone(&found), Instant::now() + KEPT));
+            return Ok(found);
+        };
+        if !found.doubted.load(Ordering::Relaxed) && Instant::now() < *until {
+            return Ok(Arc::clone(found));
+        }
+        // Half the time, so that the endpoint that is known can still be asked.
+        match self.ask(deadline.half()).await {
+            Ok(newer) => {
+                let newer = Arc::new(newer);
+                *known = Some((Arc::clone(&newer), Instant::now() + KEPT));
+                Ok(newer)
+            }
+            Err(error) if error.is_permanent() => Err(error),
+            Err(error) => {
+                debug!(%error, issuer = %self.issuer, "no metadata: going on with the token endpoint that is known");
+                Ok(Arc::clone(found))
+            }
+        }
+    }
+
+    async fn ask(&self, until: Instant) -> Result<Found, SourceError> {
+        let mut last = None;
+        for document in &self.documents {
+            let mut request = Request::new(Full::<Bytes>::default());
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+            request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+            match document.ask_until(until, request).await {
+                Ok(reply) => {
+                    if let Some(metadata) = Metadata::read(&reply.body) {
+                        return self.judge(metadata);
+                    }
+                    last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }));
+                }
+                Err(failed) => {
+                    let absent = is_absent(&failed.error);
+                    // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
+                    let said = SourceError { permanent: false, ..failed.into_source_error() };
+                    let error =
+                        OAuth2Error::around(said, |error| OAuth2Error::NoMetadata { issuer: self.issuer(), error });
+                    if !absent {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.expect("there is more than one document"))
+    }
+
+    fn judge(&self, metadata: Metadata) -> Result<Found, SourceError> {
+        if *metadata.issuer != *self.issuer {
+            let said = metadata.issuer.escape_debug().take(200).collect();
+            return Err(SourceError::permanent(OAuth2Error::OtherIssuer { issuer: self.issuer(), said }));
+        }
+        let endpoint = match metadata.token_endpoint {
+            Some(url) => self.documents[0].at(&url),
+            None => Err(ConfigError::IllegalEndpoint { problem: "is not named: is it an issuer of another kind?" }),
+        };
+        match endpoint {
+            Ok(endpoint) => Ok(Found {
+                endpoint,
+                audience: self.issuer(),
+                methods: metadata.methods,
+                doubted: AtomicBool::new(false),
+            }),
+            Err(error) => Err(SourceError::permanent(OAuth2Error::NoTokenEndpoint { issuer: self.issuer(), error })),
+        }
+    }
+
+    fn issuer(&self) -> Arc<str> {
+        Arc::clone(&self.issuer)
+    }
+}
+
+/// A server that has no such document, so that the other may be there: it is not in trouble, nor asks for patience.
+fn is_absent(error: &EndpointError) -> bool {
+    match error {
+        EndpointError::Refused { .. } | EndpointError::Redirected { .. } => true,
+        EndpointError::Status { status, .. } => {
+            status.is_client_error() && !matches!(status.as_u16(), 403 | 408 | 425 | 429)
+        }
+        _ => false,
+    }
+}
+
+/// What we need of RFC 8414 section 2.
+struct Metadata {
+    issuer: String,
+    token_endpoint: Option<String>,
+    methods: Option<Vec<String>>,
+}
+
+impl Metadata {
+    fn read(body: &[u8]) -> Option<Self> {
+        let object = answer::object(body).ok()?;
+        Some(Self {
+            issuer: answer::string_at(&object, "issuer")?,
+            token_endpoint: answer::string_at(&object, "token_endpoint"),
+            methods: answer::strings_at(&object, "token_endpoint_auth_methods_supported"),
+        })
+    }
+}
