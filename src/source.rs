@@ -33,6 +33,9 @@ mod signed;
 
 #[cfg(any(feature = "command", feature = "exchange"))]
 pub use answer::AnswerError;
+#[cfg(all(feature = "command", jwt_refresh_fuzz))]
+#[doc(hidden)]
+pub use command::read_output;
 #[cfg(feature = "command")]
 pub use command::{CommandError, OutputError, TokenCommand, TokenCommandBuilder};
 #[cfg(feature = "exchange")]

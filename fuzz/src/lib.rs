@@ -1,5 +1,5 @@
-//! What the fuzz targets share. Each target is one file in `targets/` and reaches the crate by its public API alone; `scripts/fuzz` builds and
-//! runs them.
+//! What the fuzz targets share. Each target is one file in `targets/` and reaches the crate by its public API, but for the reading of a
+//! program's output; `scripts/fuzz` builds and runs them.
 
 pub mod endpoint;
 pub mod json;

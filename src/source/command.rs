@@ -28,6 +28,13 @@ use tokio::time::timeout;
 use tower::Service;
 use zeroize::Zeroizing;
 
+/// For `scripts/fuzz` alone, which has no time to run a program for each input.
+#[cfg(jwt_refresh_fuzz)]
+#[doc(hidden)]
+pub fn read_output(stdout: &[u8], exec_credential: bool) -> Result<Token, OutputError> {
+    Form { exec_credential, ..Form::default() }.read(stdout)
+}
+
 /// A source that runs a program, such as a cloud's command-line tool, and reads the token that it prints.
 ///
 /// ```
