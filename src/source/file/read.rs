@@ -50,6 +50,12 @@ impl Read {
         self.steady && self.age.is_none_or(|age| age >= YOUNG)
     }
 
+    /// By a clock that may be a little ahead of ours.
+    pub(super) fn was_written_within(&self, span: Duration, now: SystemTime) -> bool {
+        let apart = |at| now.duration_since(at).unwrap_or_else(|ahead| ahead.duration());
+        self.stamp.modified.is_some_and(|at| apart(at) < span)
+    }
+
     pub(super) fn agrees_with(&self, before: &Self) -> bool {
         self.steady && self.stamp == before.stamp && self.bytes() == before.bytes()
     }
@@ -143,7 +149,7 @@ pub(super) mod tests {
 
     /// What somebody wrote so long before it was looked at.
     pub(in super::super) fn look(bytes: &[u8], age: Duration, steady: bool) -> Read {
-        let stamp = Stamp { length: bytes.len() as u64, modified: Some(SystemTime::now()) };
+        let stamp = Stamp { length: bytes.len() as u64, modified: Some(SystemTime::now() - age) };
         Read { buffer: Zeroizing::new(bytes.to_vec()), length: bytes.len(), stamp, age: Some(age), steady }
     }
 
@@ -161,6 +167,18 @@ pub(super) mod tests {
         assert!(!look(b"t", hour, false).is_settled());
         assert!(!look(b"t", YOUNG / 2, true).is_settled());
         assert!(Read { age: None, ..look(b"t", Duration::ZERO, true) }.is_settled());
+    }
+
+    #[test]
+    fn when_a_file_was_written_counts_either_way_and_is_never_where_the_system_does_not_say() {
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        let within = |modified| {
+            let mut read = look(b"t", Duration::ZERO, true);
+            read.stamp.modified = modified;
+            read.was_written_within(2 * second, now)
+        };
+        assert!(within(Some(now - second)) && within(Some(now + second)));
+        assert!(!within(Some(now - 2 * second)) && !within(Some(now + 2 * second)) && !within(None));
     }
 
     #[test]
