@@ -3,6 +3,7 @@
 mod content;
 mod cut;
 mod error;
+mod open;
 mod read;
 mod settle;
 mod turns;
@@ -51,7 +52,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 ///
 /// # Half-written files
 /// Have the writer write a file beside it and rename that: then nobody ever sees half a token. Of a file that is written in place this source catches
-/// most: one that changes while it is read, or was written less than 100 ms ago, is read again until two looks 50 ms apart agree; and where the token held is a
+/// most: one that changes while it is read, or was written less than 100 ms ago, is read again, up to four times, until two looks 50 ms apart agree, or all looks gave the same bytes (some file systems have every file written just now); and where the token held is a
 /// JWT, less than three parts, or a signature much shorter under the same header, is taken for its successor cut short. A whole token can look so too: one of a shorter
 /// key of which the header says nothing, or of another kind. So that is believed only while the file is less than a minute old, and the token held lives and was not
 /// refused: whatever is in the file after that is sent.
