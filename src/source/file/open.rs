@@ -18,7 +18,7 @@ pub(super) fn regular(path: &Path) -> Result<(File, Metadata), Failed> {
 }
 
 /// Without a wait, should there be a pipe by now: it would take a thread, and the turn of all who come after. Of a regular file that somebody holds a lease on (Samba does)
-/// this makes an error, and the next look finds it free.
+/// this makes an error, and a later look finds it free.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
