@@ -52,14 +52,15 @@ const LONGEST: Duration = Duration::from_secs(10);
 ///
 /// # Half-written files
 /// Have the writer write a file beside it and rename that: then nobody ever sees half a token. Of a file that is written in place this source catches
-/// most: one that changes while it is read, or was written less than 100 ms ago, is read again, up to four times, until two looks 50 ms apart agree, or all looks gave the same bytes (some file systems have every file written just now); and where the token held is a
-/// JWT, less than three parts, or a signature much shorter under the same header, is taken for its successor cut short. A whole token can look so too: one of a shorter
-/// key of which the header says nothing, or of another kind. So that is believed only while the file is less than a minute old, and the token held lives and was not
-/// refused: whatever is in the file after that is sent.
+/// most:
+/// - One that changes while it is read, or was written less than 100 ms ago, is read again, up to four times, until two looks 50 ms apart agree. If none do and yet
+///   all gave the same bytes, those are taken: some file systems have every file written just now.
+/// - Where the token held is a JWT, less than three parts, or a signature much shorter under the same header, is taken for its successor cut short. A whole token can
+///   look so too: one of another kind, or of a shorter key of which the header says nothing. So this is believed only while the file is less than a minute old,
+///   and the token held lives and was not refused; after that, whatever is in the file is sent.
 ///
-/// What is left is a writer that stops for longer than that, in its first token
-/// or within a token of another kind, and a file system that keeps no fractions of a second. Such a token is sent; the refusal makes the file be
-/// read again, and the request is sent once more with what is there then.
+/// What is left is a writer that stops for more than 100 ms in its first token or within a token of another kind, or for more than a minute, and a file system that
+/// keeps no fractions of a second. Such a token is sent; the refusal makes the file be read again, and the request is sent once more with what is there then.
 ///
 /// # Failures
 /// The error is a [`TokenFileError`]. It names the path and never quotes the file. All are transient, and the file is looked at again after the provider's
@@ -76,7 +77,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// | bytes that are no UTF-8 | [`NotText`](TokenFileError::NotText) |
 /// | JSON | [`Json`](TokenFileError::Json) |
 /// | two lines, a NUL, anything else that no header can hold | [`Illegal`](TokenFileError::Illegal) |
-/// | half a token, so far as that can be told, for at most a minute | [`Torn`](TokenFileError::Torn) |
+/// | half a token, so far as that can be told, or what does not stand still | [`Torn`](TokenFileError::Torn) |
 /// | a file system that does not answer for 10 s | [`Hung`](TokenFileError::Hung) |
 /// | anything else that the system reports | [`Read`](TokenFileError::Read) |
 ///
