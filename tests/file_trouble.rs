@@ -72,6 +72,37 @@ async fn a_half_written_file_takes_nothing_from_the_token_held_and_is_read_when_
     assert_eq!(secret(&provider).await, new);
 }
 
+#[tokio::test]
+async fn a_whole_token_that_looks_like_half_of_one_is_taken_when_the_file_is_a_minute_old() {
+    // As when a key of 4096 bits gives way to one of 2048, and the header does not say so; and another kind of token.
+    let changes: [fn(&str) -> String; 2] = [|jwt| jwt[..jwt.len() - 40].to_owned(), |_| "eyJrIjoiT0tTIn0=".to_owned()];
+    for change in changes {
+        let folder = Folder::new();
+        let (provider, clock) = folder.provider();
+        let (old, new) = (jwt(&clock, 1), change(&jwt(&clock, 2)));
+        folder.rename(&old);
+        assert_eq!(secret(&provider).await, old);
+        folder.rename(&new);
+        let status = looked(&provider, &clock, MINUTE).await;
+        assert!(matches!(status, TokenStatus::Failing { .. }), "{status:?}");
+        folder.age(MINUTE);
+        assert_eq!(looked(&provider, &clock, MINUTE).await, TokenStatus::Fresh);
+        assert_eq!(secret(&provider).await, new);
+    }
+}
+
+#[tokio::test]
+async fn a_whole_token_that_looks_like_half_of_one_is_taken_at_once_where_the_one_before_is_refused() {
+    let folder = Folder::new();
+    let (provider, clock) = folder.provider();
+    let old = jwt(&clock, 1);
+    folder.rename(&old);
+    let held = provider.token().await.unwrap();
+    folder.rename("eyJrIjoiT0tTIn0=");
+    clock.advance(30 * SECOND);
+    assert_eq!(provider.replace(&held).await.unwrap().expose_secret(), "eyJrIjoiT0tTIn0=");
+}
+
 /// What a caller is told of the file that `make` makes.
 async fn trouble(make: impl FnOnce(&Path)) -> TokenError {
     let folder = Folder::new();

@@ -34,6 +34,15 @@ fn asks(
     service_fn(move |request| endpoint.source().call(request))
 }
 
+/// As the page on sources shows it: the permit is taken inside of the call, and goes with it.
+fn limited(
+    permits: &Arc<Semaphore>,
+    endpoint: &Endpoint,
+) -> impl Service<TokenRequest, Response = Token, Error = BoxError, Future: Send> + Send + use<> {
+    let limited = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(permits)).layer(asks(endpoint));
+    service_fn(move |request| limited.clone().oneshot(request))
+}
+
 /// Repeats after a second, so often; not what the source calls permanent, or says when to repeat.
 #[derive(Clone)]
 struct Repeats(usize);
@@ -168,9 +177,8 @@ async fn a_rate_limit_above_the_flights_timeout_is_an_error_that_heals() {
 async fn providers_that_share_a_concurrency_limit_fetch_one_after_the_other() {
     let endpoint = Endpoint::hourly().taking(2 * SECOND);
     let permits = Arc::new(Semaphore::new(1));
-    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
-    let provider = || builder().0.build(ServiceBuilder::new().layer(&limit).service(endpoint.source())).unwrap();
-    let providers: Vec<TokenProvider> = (0..8).map(|_| provider()).collect();
+    let providers: Vec<TokenProvider> =
+        (0..8).map(|_| builder().0.build(limited(&permits, &endpoint)).unwrap()).collect();
     let before = Instant::now();
     assert!(join_all(providers.iter().map(TokenProvider::token)).await.iter().all(Result::is_ok));
     assert_eq!(before.elapsed(), 16 * SECOND);
@@ -182,8 +190,7 @@ async fn providers_that_share_a_concurrency_limit_fetch_one_after_the_other() {
 async fn a_permit_comes_back_however_a_fetch_ends() {
     let endpoint = Endpoint::hourly();
     let permits = Arc::new(Semaphore::new(1));
-    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
-    let provider = builder().0.build(ServiceBuilder::new().layer(&limit).service(endpoint.source())).unwrap();
+    let provider = builder().0.build(limited(&permits, &endpoint)).unwrap();
     for end in [Reply::Fail, Reply::Hang, Reply::Panic, Reply::PanicAtOnce, Reply::Refuse] {
         endpoint.next(end.clone());
         provider.refresh().await.unwrap_err();
@@ -196,22 +203,31 @@ async fn a_permit_comes_back_however_a_fetch_ends() {
 
 // The page on sources says so.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_times_out_in_a_queue_gives_its_place_back_if_it_took_it_inside_of_the_call() {
+async fn a_fetch_that_times_out_in_a_queue_starves_no_other_provider_if_its_place_was_taken_inside_of_the_call() {
     for inside in [true, false] {
         let endpoint = Endpoint::hourly();
         let permits = Arc::new(Semaphore::new(1));
-        let limited = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits)).layer(asks(&endpoint));
-        let provider = if inside {
-            builder().0.build(service_fn(move |request| limited.clone().oneshot(request))).unwrap()
-        } else {
-            builder().0.build(limited).unwrap()
+        let provider = || match inside {
+            true => builder().0.build(limited(&permits, &endpoint)).unwrap(),
+            false => {
+                let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+                builder().0.build(limit.layer(endpoint.source())).unwrap()
+            }
         };
+        let (idle, busy) = (provider(), provider());
         let taken = permits.try_acquire().unwrap();
-        provider.token().await.unwrap_err();
+        let error = idle.token().await.unwrap_err();
+        assert!(matches!(fetch_error(&error), FetchError::TimedOut { .. }), "{error:?}");
         drop(taken);
         settle().await;
         assert_eq!(permits.available_permits(), usize::from(inside));
-        assert_eq!(provider.refresh().await.unwrap().expose_secret(), "t1");
+        // The first one's place is given to nobody until it asks again, and it may never do so.
+        assert_eq!(busy.token().await.is_ok(), inside);
+        assert_eq!(endpoint.fetches(), usize::from(inside));
+        if !inside {
+            idle.refresh().await.unwrap();
+            assert_eq!(busy.refresh().await.unwrap().expose_secret(), "t2");
+        }
         assert_eq!(permits.available_permits(), 1);
     }
 }

@@ -1,7 +1,10 @@
 //! Sources made of others: one whose own client needs a token of another provider, and several tried in order.
 
+#[path = "support/files.rs"]
+mod files;
 mod support;
 
+use files::{Folder, jwt};
 use futures_util::future::join_all;
 use http::StatusCode;
 use std::{
@@ -24,7 +27,7 @@ use tower::{
 };
 use tower_jwt_refresh::{
     FetchError, JwtRefresh, JwtRefreshLayer, SourceError, Token, TokenError, TokenProvider, TokenRequest,
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     source::{Reason, TokenFile},
 };
 
@@ -156,54 +159,92 @@ async fn two_providers_that_ask_each_other_both_end_at_the_timeout_and_the_error
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "nobody waits on");
 }
 
-/// As the page on sources shows it: the file, and where there is none, or its token was refused, the endpoint.
-fn in_order(file: TokenFile, endpoint: &Endpoint) -> (TokenProvider, ManualClock) {
-    let (clock, endpoint) = (ManualClock::new(), endpoint.clone());
+/// As the page on sources shows it: the token that was named, the file's, and where there is none, or it was refused or is at its end, the endpoint's.
+fn in_order(
+    named: Option<Token>,
+    folder: &Folder,
+    endpoint: &Endpoint,
+    clock: &ManualClock,
+) -> (TokenProvider, JwtRefresh<Api>, Api) {
+    let (file, endpoint, now) = (TokenFile::new(folder.path()), endpoint.clone(), clock.clone());
+    let mut refused: Vec<Token> = Vec::new();
     let source = service_fn(move |request: TokenRequest| {
-        let (file, endpoint) = (file.clone(), endpoint.clone());
+        if request.reason() == Reason::Rejected {
+            refused.splice(..0, request.previous().cloned());
+            refused.truncate(8);
+        }
+        let (named, file, endpoint, refused) = (named.clone(), file.clone(), endpoint.clone(), refused.clone());
+        let soon = now.wall() + MINUTE;
         async move {
-            let refused = request.previous().filter(|_| request.reason() == Reason::Rejected).cloned();
-            let is_refused =
-                |token: &Token| refused.as_ref().is_some_and(|it| it.expose_secret() == token.expose_secret());
+            let usable = |token: &Token| {
+                token.expires_at().is_none_or(|end| end > soon)
+                    && refused.iter().all(|it| it.expose_secret() != token.expose_secret())
+            };
+            if let Some(token) = named.filter(usable) {
+                return Ok(token);
+            }
             match file.oneshot(request.clone()).await {
-                Ok(token) if !is_refused(&token) => Ok(token),
+                Ok(token) if usable(&token) => Ok(token),
                 _ => endpoint.source().call(request).await,
             }
         }
     });
-    (TokenProvider::builder().clock(clock.clone()).build(source).unwrap(), clock)
+    let (provider, api) = (TokenProvider::builder().clock(clock.clone()).build(source).unwrap(), Api::new());
+    let client = JwtRefreshLayer::new(provider.clone()).layer(api.clone());
+    (provider, client, api)
+}
+
+async fn status(client: &JwtRefresh<Api>) -> StatusCode {
+    client.clone().oneshot(get("https://api.example.com/")).await.unwrap().status()
+}
+
+async fn fetched(provider: &TokenProvider, clock: &ManualClock) -> String {
+    clock.advance(2 * SECOND);
+    provider.refresh().await.unwrap().expose_secret().to_owned()
 }
 
 #[tokio::test]
 async fn of_sources_tried_in_order_the_first_that_has_a_token_gives_it_and_the_last_ones_error_counts() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
-    let endpoint = Endpoint::new(Reply::Refuse);
-    let (provider, _) = in_order(TokenFile::new(&path), &endpoint);
+    let (folder, endpoint, clock) = (Folder::new(), Endpoint::new(Reply::Refuse), ManualClock::new());
+    let (provider, ..) = in_order(None, &folder, &endpoint, &clock);
     let error = provider.token().await.unwrap_err();
     assert!(matches!(error, TokenError::NeedsCredential { .. }), "{error}");
     assert_eq!(find::<SourceError>(&error).len(), 1);
 
-    std::fs::write(&path, "in-the-file").unwrap();
+    folder.rename("in-the-file");
     endpoint.usually(Reply::New(HOUR));
-    let (provider, _) = in_order(TokenFile::new(&path), &endpoint);
-    let token = provider.token().await.unwrap();
-    assert_eq!(token.expose_secret(), "in-the-file");
+    assert_eq!(fetched(&provider, &clock).await, "in-the-file");
+    let (provider, ..) = in_order(Some(Token::opaque("named").unwrap()), &folder, &endpoint, &clock);
+    assert_eq!(provider.token().await.unwrap().expose_secret(), "named");
     assert_eq!(endpoint.fetches(), 1);
 }
 
 #[tokio::test]
-async fn of_sources_tried_in_order_the_next_is_asked_where_the_firsts_token_was_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
-    std::fs::write(&path, "in-the-file").unwrap();
-    let (endpoint, api) = (Endpoint::hourly(), Api::new());
-    let (provider, clock) = in_order(TokenFile::new(&path), &endpoint);
-    let client = JwtRefreshLayer::new(provider).layer(api.clone());
-    let send = || async { client.clone().oneshot(get("https://api.example.com/")).await.unwrap().status() };
-    assert_eq!(send().await, 200);
-    clock.advance(30 * SECOND);
-    api.revoke("in-the-file");
-    assert_eq!(send().await, 200);
-    assert_eq!(api.tokens(), ["in-the-file", "in-the-file", "t1"]);
+async fn of_sources_tried_in_order_one_whose_token_was_refused_is_passed_over_until_it_has_another() {
+    let (folder, endpoint, clock) = (Folder::new(), Endpoint::hourly(), ManualClock::new());
+    folder.rename("in-the-file");
+    let (provider, client, api) = in_order(Some(Token::opaque("named").unwrap()), &folder, &endpoint, &clock);
+    assert_eq!(status(&client).await, 200);
+    for dead in ["named", "in-the-file"] {
+        clock.advance(30 * SECOND);
+        api.revoke(dead);
+        assert_eq!(status(&client).await, 200);
+    }
+    assert_eq!(api.tokens(), ["named", "named", "in-the-file", "in-the-file", "t1"]);
+    // Nothing was refused this time, and what was is not back.
+    assert_eq!(fetched(&provider, &clock).await, "t2");
+    folder.rename("in-the-file-2");
+    assert_eq!(fetched(&provider, &clock).await, "in-the-file-2");
+}
+
+#[tokio::test]
+async fn of_sources_tried_in_order_one_whose_token_is_at_its_end_is_passed_over() {
+    let (folder, endpoint, clock) = (Folder::new(), Endpoint::hourly(), ManualClock::new());
+    let named = jwt(&clock, 1);
+    let (provider, client, api) = in_order(Some(Token::from_jwt(&*named).unwrap()), &folder, &endpoint, &clock);
+    assert_eq!(status(&client).await, 200);
+    clock.advance(HOUR);
+    assert_eq!(status(&client).await, 200);
+    assert_eq!(api.tokens(), [&*named, "t1"]);
+    assert_eq!(fetched(&provider, &clock).await, "t2");
 }

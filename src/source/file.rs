@@ -1,7 +1,9 @@
 //! A token that somebody else writes into a file, and replaces there.
 
 mod content;
+mod cut;
 mod error;
+mod open;
 mod read;
 mod settle;
 mod turns;
@@ -50,10 +52,15 @@ const LONGEST: Duration = Duration::from_secs(10);
 ///
 /// # Half-written files
 /// Have the writer write a file beside it and rename that: then nobody ever sees half a token. Of a file that is written in place this source catches
-/// most: one that changes while it is read, or was written less than 100 ms ago, is read again until two looks 50 ms apart agree; and where the token held is a
-/// JWT, less than three parts, or a signature much shorter under the same header, is no successor. What is left is a writer that stops for longer than that, in its first token
-/// or within a token of another kind, and a file system that keeps no fractions of a second. Such a token is sent; the refusal makes the file be
-/// read again, and the request is sent once more with what is there then.
+/// most:
+/// - One that changes while it is read, or was written less than 100 ms ago, is read again, up to four times, until two looks 50 ms apart agree. If none do and yet
+///   all gave the same bytes, those are taken: some file systems have every file written just now.
+/// - Where the token held is a JWT, less than three parts, or a signature much shorter under the same header, is taken for its successor cut short. A whole token can
+///   look so too: one of another kind, or of a shorter key of which the header says nothing. So this is believed only while the file is less than a minute old,
+///   and the token held lives and was not refused; after that, whatever is in the file is sent.
+///
+/// What is left is a writer that stops for more than 100 ms in its first token or within a token of another kind, or for more than a minute, and a file system that
+/// keeps no fractions of a second. Such a token is sent; the refusal makes the file be read again, and the request is sent once more with what is there then.
 ///
 /// # Failures
 /// The error is a [`TokenFileError`]. It names the path and never quotes the file. All are transient, and the file is looked at again after the provider's
@@ -70,7 +77,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// | bytes that are no UTF-8 | [`NotText`](TokenFileError::NotText) |
 /// | JSON | [`Json`](TokenFileError::Json) |
 /// | two lines, a NUL, anything else that no header can hold | [`Illegal`](TokenFileError::Illegal) |
-/// | half a token, so far as that can be told | [`Torn`](TokenFileError::Torn) |
+/// | half a token, so far as that can be told, or what does not stand still | [`Torn`](TokenFileError::Torn) |
 /// | a file system that does not answer for 10 s | [`Hung`](TokenFileError::Hung) |
 /// | anything else that the system reports | [`Read`](TokenFileError::Read) |
 ///
@@ -108,11 +115,12 @@ impl TokenFile {
         read.unwrap_or_else(|gone| Err(Failed::Io(io::Error::other(gone))))
     }
 
-    async fn token(self, previous: Option<Token>) -> Result<Token, TokenFileError> {
+    async fn token(self, request: TokenRequest) -> Result<Token, TokenFileError> {
         let hung = |_| TokenFileError::Hung { path: Arc::clone(&self.path), after: LONGEST };
         let read = timeout(LONGEST, settle::settled(|| self.read())).await.map_err(hung)?;
         let read = read.map_err(|failed| failed.at(&self.path))?;
-        let token = content::token(read.bytes(), previous.as_ref()).map_err(|wrong| wrong.at(&self.path))?;
+        let token =
+            content::token(read.bytes(), cut::doubted(&request, &read)).map_err(|wrong| wrong.at(&self.path))?;
         Ok(token.with_refresh_after(self.refresh_after))
     }
 }
@@ -127,7 +135,7 @@ impl Service<TokenRequest> for TokenFile {
     }
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
-        let token = self.clone().token(request.previous);
+        let token = self.clone().token(request);
         Box::pin(async { token.await.map_err(Into::into) })
     }
 }
@@ -144,6 +152,7 @@ impl fmt::Debug for TokenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Reason;
     use std::{pin::pin, task::Waker};
     use tokio::time::Instant;
 
@@ -154,7 +163,8 @@ mod tests {
         let mut hung = pin!(file.turns.hold());
         assert!(hung.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let before = Instant::now();
-        let error = file.clone().token(None).await.unwrap_err();
+        let request = TokenRequest { reason: Reason::Initial, previous: None, challenge: None };
+        let error = file.clone().token(request).await.unwrap_err();
         assert!(matches!(error, TokenFileError::Hung { after: LONGEST, .. }), "{error}");
         assert_eq!(before.elapsed(), LONGEST);
     }

@@ -78,6 +78,11 @@ impl Folder {
         self.rename(content);
     }
 
+    /// As if it had been written so long ago.
+    pub fn age(&self, span: Duration) {
+        age(&self.path(), span);
+    }
+
     pub fn remove(&self) {
         fs::remove_file(self.path()).unwrap();
     }
@@ -104,9 +109,13 @@ impl Folder {
 
 fn write(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
-    // Of old: what is new is looked at twice, with a pause.
+    // Not just now: what is new is looked at twice, with a pause.
+    age(path, Duration::from_secs(10));
+}
+
+fn age(path: &Path, age: Duration) {
     let file = fs::File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
 }
 
 /// Lets so much time pass, and the file be read for the caller who then finds that a look is due.

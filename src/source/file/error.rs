@@ -76,7 +76,7 @@ pub enum TokenFileError {
     },
     /// Half a token, or a file that does not stand still.
     #[error(
-        "the token file {path:?} is half-written: have its writer write a file beside it and rename that; if that is the whole token, and of another kind than the one before, build a new provider"
+        "the token file {path:?} is half-written: have its writer write a file beside it and rename that; if that is the whole token, and of another kind than the one before, it is taken once the file is a minute old, or the one before dead or refused"
     )]
     Torn {
         /// Which.

@@ -1,8 +1,8 @@
 //! One look at a file: blocking, bounded, into memory that is wiped.
 
-use super::TokenFileError;
+use super::{TokenFileError, open};
 use std::{
-    fs::{File, FileType, Metadata},
+    fs::Metadata,
     io::{self, Read as _},
     path::Path,
     sync::Arc,
@@ -23,7 +23,9 @@ pub(super) struct Read {
     stamp: Stamp,
     /// Since it was written. None: unknown, or by a clock that is ahead of ours, and so says nothing.
     age: Option<Duration>,
-    /// It did not change meanwhile.
+    /// No more and no less than the system says is there.
+    whole: bool,
+    /// Nor did it change meanwhile.
     steady: bool,
 }
 
@@ -50,8 +52,19 @@ impl Read {
         self.steady && self.age.is_none_or(|age| age >= YOUNG)
     }
 
+    /// By a clock that may be a little ahead of ours.
+    pub(super) fn was_written_within(&self, span: Duration, now: SystemTime) -> bool {
+        let apart = |at| now.duration_since(at).unwrap_or_else(|ahead| ahead.duration());
+        self.stamp.modified.is_some_and(|at| apart(at) < span)
+    }
+
     pub(super) fn agrees_with(&self, before: &Self) -> bool {
-        self.steady && self.stamp == before.stamp && self.bytes() == before.bytes()
+        self.steady && self.stamp == before.stamp && self.repeats(before)
+    }
+
+    /// The same again, whatever the system says of when it was written.
+    pub(super) fn repeats(&self, before: &Self) -> bool {
+        self.whole && self.bytes() == before.bytes()
     }
 }
 
@@ -88,12 +101,7 @@ impl From<io::Error> for Failed {
 }
 
 pub(super) fn read(path: &Path) -> Result<Read, Failed> {
-    // Before it is opened: to open a pipe waits for its writer, and to open a device may set something off.
-    regular(&std::fs::metadata(path)?)?;
-    let mut file = File::open(path)?;
-    let before = file.metadata()?;
-    // And after: it may have been replaced in between.
-    regular(&before)?;
+    let (mut file, before) = open::regular(path)?;
     // Of its final size from the start, so that no growth leaves a copy behind; one byte more shows that there is more.
     let mut buffer = Zeroizing::new(vec![0; LIMIT + 1]);
     let mut length = 0;
@@ -112,28 +120,7 @@ pub(super) fn read(path: &Path) -> Result<Read, Failed> {
     // A file that the system makes up as it is read says that it has no length.
     let whole = stamp.length == 0 || u64::try_from(length).is_ok_and(|length| length == stamp.length);
     let age = stamp.modified.and_then(|at| at.elapsed().ok());
-    Ok(Read { buffer, length, stamp, age, steady: before == stamp && whole })
-}
-
-fn regular(metadata: &Metadata) -> Result<(), Failed> {
-    if metadata.is_file() { Ok(()) } else { Err(Failed::NotAFile(kind(metadata.file_type()))) }
-}
-
-fn kind(kind: FileType) -> &'static str {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        if kind.is_fifo() {
-            return "a pipe";
-        }
-        if kind.is_socket() {
-            return "a socket";
-        }
-        if kind.is_char_device() || kind.is_block_device() {
-            return "a device";
-        }
-    }
-    if kind.is_dir() { "a directory" } else { "no regular file" }
+    Ok(Read { buffer, length, stamp, age, whole, steady: before == stamp && whole })
 }
 
 #[cfg(test)]
@@ -143,8 +130,8 @@ pub(super) mod tests {
 
     /// What somebody wrote so long before it was looked at.
     pub(in super::super) fn look(bytes: &[u8], age: Duration, steady: bool) -> Read {
-        let stamp = Stamp { length: bytes.len() as u64, modified: Some(SystemTime::now()) };
-        Read { buffer: Zeroizing::new(bytes.to_vec()), length: bytes.len(), stamp, age: Some(age), steady }
+        let stamp = Stamp { length: bytes.len() as u64, modified: Some(SystemTime::now() - age) };
+        Read { buffer: Zeroizing::new(bytes.to_vec()), length: bytes.len(), stamp, age: Some(age), whole: true, steady }
     }
 
     impl Read {
@@ -164,6 +151,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn when_a_file_was_written_counts_either_way_and_is_never_where_the_system_does_not_say() {
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        let within = |modified| {
+            let mut read = look(b"t", Duration::ZERO, true);
+            read.stamp.modified = modified;
+            read.was_written_within(2 * second, now)
+        };
+        assert!(within(Some(now - second)) && within(Some(now + second)));
+        assert!(!within(Some(now - 2 * second)) && !within(Some(now + 2 * second)) && !within(None));
+    }
+
+    #[test]
     fn two_looks_agree_if_nothing_at_all_has_changed() {
         let first = look(b"token", Duration::ZERO, true);
         let again = |change: fn(&mut Read)| {
@@ -176,6 +175,20 @@ pub(super) mod tests {
         assert!(!again(|next| next.length = 3));
         assert!(!again(|next| next.stamp.modified = None));
         assert!(!again(|next| next.steady = false));
+    }
+
+    #[test]
+    fn a_look_repeats_another_if_all_that_is_there_is_the_same_bytes() {
+        let first = look(b"token", Duration::ZERO, true);
+        let again = |change: fn(&mut Read)| {
+            let mut next = first.again();
+            change(&mut next);
+            next.repeats(&first)
+        };
+        assert!(again(|next| (next.stamp.modified, next.steady) = (None, false)));
+        assert!(!again(|next| next.buffer[0] = b'T'));
+        assert!(!again(|next| next.length = 3));
+        assert!(!again(|next| next.whole = false));
     }
 
     #[test]

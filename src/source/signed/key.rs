@@ -39,7 +39,8 @@ const SHORTEST_SECRET: usize = 32;
 /// Cheap to clone: clones share one key. `Debug` shows the algorithm and the key's id alone.
 ///
 /// # What is wiped
-/// The text or secret handed over and what is decoded from it, at once. *Not* wiped are the buffer in which the PEM reader collects base64,
+/// The text or secret handed over and what is decoded from it, at once; of a `&str` or slice only the copy made here, so pass a `Vec` or `String` to have it
+/// wiped. *Not* wiped are the buffer in which the PEM reader collects base64,
 /// and the key that `ring` keeps while a clone lives and frees after it: whoever can read this process's memory can sign.
 #[derive(Clone)]
 pub struct SigningKey {
