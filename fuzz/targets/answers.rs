@@ -93,7 +93,7 @@ fn check(object: &Object, date: bool, outcome: &Outcome) {
 
     let own = Token::from_jwt(text).ok().and_then(|token| token.expires_at());
     // By our clock, if the server's is a minute behind and says so.
-    let own = own.and_then(|own| seconds(own)).map(|own| if date { own + 60.0 } else { own });
+    let own = own.and_then(seconds).map(|own| if date { own + 60.0 } else { own });
     let span = match object.get("expires_in") {
         None => None,
         Some(Value::Number(number)) => number.as_f64().filter(|span| *span > 0.0 && *span <= TEN_YEARS),
