@@ -1,7 +1,10 @@
 //! Settings of a command, checked when it is built.
 
 use super::{Inner, TokenCommand, output::Form};
-use crate::{ConfigError, source::answer};
+use crate::{
+    ConfigError,
+    source::{answer, turns::Turns},
+};
 use std::{ffi::OsString, fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
@@ -35,6 +38,7 @@ impl TokenCommandBuilder {
             form: Form::default(),
             refresh_after: None,
             permanent: Vec::new(),
+            turns: Turns::default(),
         };
         let builder = Self { inner, mistake: None };
         if builder.inner.program.is_empty() {

@@ -19,6 +19,16 @@ pub enum CommandError {
         #[source]
         error: io::Error,
     },
+    /// An earlier run is not over, so it was not run again: there is one at a time.
+    #[error(
+        "{program} was not run: an earlier run of it was not over within {after:.1?} (on a network file system that does not answer, or as another user, it cannot be killed; or a clone of this source runs it, and it takes long)"
+    )]
+    Hung {
+        /// Which.
+        program: Arc<str>,
+        /// How long its end was waited for.
+        after: Duration,
+    },
     /// It ended with another exit code than 0.
     #[error("{program} failed with exit code {code}, {}", Wrote(stderr))]
     Failed {
@@ -88,6 +98,9 @@ fn advice(error: &io::Error) -> &'static str {
             "there is no such program (is it installed, and in this process's `PATH`? or, of a script, the interpreter in its first line?)"
         }
         io::ErrorKind::PermissionDenied => "this user may not execute it",
+        io::ErrorKind::TimedOut => {
+            "the system did not do so in time (is it, or the interpreter in its first line, on a network file system that does not answer?)"
+        }
         _ => "the system refuses it",
     }
 }
