@@ -142,6 +142,15 @@ pub enum OutputError {
     /// It begins like JSON, and is none.
     #[error("it printed what begins like JSON, and is none")]
     NotJson,
+    /// An array, say.
+    #[error("it printed JSON that is neither an object nor a string: name the token's place with `token_at`")]
+    NotAnObject,
+    /// An error, though it ended well.
+    #[error("it printed an error in the place of a token{}: run it by hand to see which", code.map(|code| format!(" ({code})")).unwrap_or_default())]
+    Refused {
+        /// OAuth's error code (RFC 6749 section 5.2), if it is one; then asking again cannot help.
+        code: Option<&'static str>,
+    },
     /// There is no token where it was looked for.
     #[error("its JSON has no token at {place}: name its place with `token_at`")]
     NoToken {
@@ -174,7 +183,7 @@ impl CommandError {
     pub(super) fn is_permanent(&self, codes: &[i32]) -> bool {
         match self {
             Self::Failed { code, .. } => codes.contains(code),
-            Self::Output { error: OutputError::Unusable(AnswerError::Refused { code }), .. } => code.is_some(),
+            Self::Output { error: OutputError::Refused { code }, .. } => code.is_some(),
             _ => false,
         }
     }
