@@ -175,6 +175,7 @@ mod tests {
         process::{Pid, test_kill_process},
     };
     use std::{ffi::OsStr, sync::mpsc};
+    use tokio::time::timeout;
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -206,7 +207,8 @@ mod tests {
         tell.send(()).unwrap();
         let (thread, id) = begins.recv().unwrap();
         assert_ne!(thread, thread::current().id());
-        drop(turns.next().await);
+        // Far more than it takes: a test must end, too.
+        timeout(Duration::from_secs(20), turns.next()).await.expect("it was not killed");
         let id = Pid::from_raw(id.try_into().unwrap()).unwrap();
         assert_eq!(test_kill_process(id), Err(Errno::SRCH), "it was waited for");
     }
