@@ -30,6 +30,8 @@ mod file;
 pub mod oauth2;
 #[cfg(feature = "signed-jwt")]
 mod signed;
+#[cfg(any(feature = "command", feature = "file"))]
+mod turns;
 
 #[cfg(any(feature = "command", feature = "exchange"))]
 pub use answer::AnswerError;

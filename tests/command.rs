@@ -195,8 +195,10 @@ async fn a_timer_fires_while_the_program_blocks() {
 }
 
 #[test]
-fn a_runtime_without_io_is_an_error_and_no_panic_of_the_caller() {
+fn in_a_runtime_without_io_no_program_is_run_and_the_error_is_no_panic_of_the_caller() {
+    let script = Script::new("cat");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let error = runtime.block_on(once(TokenCommand::program("true"))).unwrap_err();
+    let error = runtime.block_on(once(script.command())).unwrap_err();
     assert!(script::chain(&error).any(|error| matches!(error.downcast_ref(), Some(FetchError::Panicked))), "{error:?}");
+    assert_eq!(script.runs(), 0);
 }

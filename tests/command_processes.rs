@@ -5,7 +5,7 @@
 mod script;
 
 use script::{FAMILY, Family, Script, command_error, is_there, once, printed, provider, secret, signal};
-use std::{sync::Arc, time::Duration};
+use std::{fs::File, io::Write, sync::Arc, time::Duration};
 use tokio::{runtime::Builder, sync::Notify};
 use tower::Service;
 use tower_jwt_refresh::{BoxError, FetchError, Token, TokenError, TokenProvider, TokenRequest, source::CommandError};
@@ -93,12 +93,17 @@ fn a_runtime_that_goes_down_takes_the_program_with_it() {
 
 #[tokio::test]
 async fn what_a_program_leaves_behind_neither_holds_up_its_token_nor_is_killed() {
-    // It holds both pipes open.
-    let script = Script::new(r#"sleep 1000 & echo $! >"$DIR/agent"; echo t"#);
+    // It holds both pipes open, and says a word when it is asked.
+    let script = Script::new(
+        r#"exec 3>"$DIR/held"; echo $$ >&3; { read line <"$DIR/ask"; echo "$line" >&3; } & exec 3>&-; echo t"#,
+    );
+    let (ask, family) = (script.pipe("ask"), Family::of(&script));
     assert_eq!(secret(script.command()).await, "t");
-    let agent = script.read("agent").trim().parse().unwrap();
-    assert!(is_there(agent), "it was started on purpose");
-    signal("KILL", agent);
+    let agent = family.running().await;
+    // For reading too, so that this waits for nobody: the agent may be dead.
+    let mut ask = File::options().read(true).write(true).open(ask).unwrap();
+    ask.write_all(b"alive\n").unwrap();
+    assert_eq!(agent.last_words().await, "alive\n", "it was started on purpose");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod stderr;
 pub use builder::TokenCommandBuilder;
 pub use error::{CommandError, OutputError};
 
+use super::turns::Turns;
 use crate::{BoxError, SourceError, Token, TokenRequest};
 use capture::{Captured, LIMIT};
 use output::Form;
@@ -18,13 +19,14 @@ use std::{
     ffi::OsString,
     fmt,
     future::Future,
+    io,
     pin::Pin,
-    process::{Command, ExitStatus},
+    process::{Child, Command, ExitStatus},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower::Service;
 use zeroize::Zeroizing;
 
@@ -54,10 +56,13 @@ pub fn read_output(stdout: &[u8], exec_credential: bool) -> Result<Token, Output
 /// What a server wrote into its [challenge](TokenRequest::challenge) never reaches it: that is text of strangers.
 ///
 /// On Unix it leads a process group of its own. When its [time](TokenCommandBuilder::timeout) is over, when it prints more than 1 MiB, and when
-/// the future is dropped, because the provider gives up or its runtime goes down, the whole group is killed, and the program is waited for, so that
-/// nothing of it is left; only what left the group by itself, a daemon, goes on. What a program leaves running when it *ends by itself* is left
-/// alone, and not waited for, even if it holds the pipes open: tools start agents on purpose. On other systems the program itself is killed, and what
-/// it started is not. If this process itself is killed, nobody is left to do any of this.
+/// the future is dropped, because the provider gives up or its runtime goes down, the whole group is killed and waited for, so that
+/// nothing of it is left, be this process the first of a container or not; only what left the group by itself, a daemon, goes on, and what runs as
+/// another user. On other systems the program itself is killed, and what it started is not. If this process itself is killed, nobody is left to do any of this.
+///
+/// What a program leaves running when it *ends by itself* is left alone, and not waited for, even if it holds the pipes open: tools start agents on purpose.
+/// The pipes are closed then, and an agent that writes to one dies of it, so redirect its output where you start it. When it ends, it is for the first
+/// process of the container to wait for it: if that is yours, have an `init` in front (`docker run --init`).
 ///
 /// # What it prints
 /// On stdout, with exit code 0, one of these. Which it is shows in its first character.
@@ -87,15 +92,23 @@ pub fn read_output(stdout: &[u8], exec_credential: bool) -> Result<Token, Output
 /// | any exit code but 0 | [`Failed`](CommandError::Failed) | backoff |
 /// | one of the [`permanent_exit_codes`](TokenCommandBuilder::permanent_exit_codes) | [`Failed`](CommandError::Failed) | seldom: somebody must act |
 /// | a signal ended it | [`Killed`](CommandError::Killed) | backoff |
+/// | the system did not start it within the [timeout](TokenCommandBuilder::timeout), since the file system does not answer | [`NotStarted`](CommandError::NotStarted) | backoff; it is killed as soon as it runs |
+/// | an earlier run of it is not over within the [timeout](TokenCommandBuilder::timeout), though it was killed | [`Hung`](CommandError::Hung) | backoff; no second one is started meanwhile |
 /// | it did not end within the [timeout](TokenCommandBuilder::timeout) | [`TimedOut`](CommandError::TimedOut) | backoff |
 /// | over 1 MiB on stdout | [`TooLarge`](CommandError::TooLarge) | backoff |
 /// | ended well with nothing on stdout, several words, broken JSON, JSON without a token, `null`, a client certificate alone | [`Output`](CommandError::Output) | backoff |
 /// | printed an `error` of RFC 6749 section 5.2, `invalid_grant` perhaps, in the place of a token | [`Output`](CommandError::Output) | seldom: the credential needs repair |
 /// | it could not be waited for | [`Lost`](CommandError::Lost) | backoff |
 ///
+/// # Threads
+/// Each run has a thread of its own, which starts the program and waits for it, since both can take for ever on a network file system that does not answer; no worker
+/// of the runtime ever waits for that. There is one run at a time, whatever clones there are: a run has its turn until nothing of it is left, and who waits for a
+/// turn does so within the [timeout](TokenCommandBuilder::timeout). So what hangs costs one thread and one process. A runtime that goes down kills the program
+/// and waits for nothing.
+///
 /// # Panics
 /// When it is polled in a tokio runtime without I/O or time, as all that is tokio's. A provider reports that as
-/// [`FetchError::Panicked`](crate::FetchError::Panicked). `#[tokio::main]` and `enable_all` have both.
+/// [`FetchError::Panicked`](crate::FetchError::Panicked), and the program is not run. `#[tokio::main]` and `enable_all` have both.
 ///
 /// # Cancel safety
 /// Dropping the future kills the program. Nothing is lost but what it was about to print.
@@ -113,6 +126,7 @@ struct Inner {
     refresh_after: Option<Duration>,
     /// Exit codes.
     permanent: Vec<i32>,
+    turns: Turns,
 }
 
 impl TokenCommand {
@@ -134,7 +148,7 @@ impl Service<TokenRequest> for TokenCommand {
     fn call(&mut self, _: TokenRequest) -> Self::Future {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            inner.run().await.map_err(|error| {
+            inner.run(Command::spawn).await.map_err(|error| {
                 let permanent = error.is_permanent(&inner.permanent);
                 if permanent { SourceError::permanent(error) } else { SourceError::transient(error) }.into()
             })
@@ -143,14 +157,21 @@ impl Service<TokenRequest> for TokenCommand {
 }
 
 impl Inner {
-    async fn run(&self) -> Result<Token, CommandError> {
+    /// Starts it by this.
+    async fn run(
+        &self,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child> + Send + 'static,
+    ) -> Result<Token, CommandError> {
         let program = || Arc::clone(&self.name);
+        let deadline = Instant::now() + self.timeout;
+        let turn = timeout_at(deadline, self.turns.next()).await;
+        let turn = turn.map_err(|_| CommandError::Hung { program: program(), after: self.timeout })?;
+        let process = timeout_at(deadline, Process::start(self.command(), spawn, turn)).await;
+        let process = process
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| CommandError::NotStarted { program: program(), error })?;
         let mut captured = Captured::default();
-        let mut process =
-            Process::start(self.command()).map_err(|error| CommandError::NotStarted { program: program(), error })?;
-        let ended = timeout(self.timeout, process.end(&mut captured)).await;
-        // Kills it if it has not ended.
-        drop(process);
+        let ended = timeout_at(deadline, process.end(&mut captured)).await;
         let stderr = || self.shown(&captured);
         match ended {
             Err(_) => Err(CommandError::TimedOut { program: program(), after: self.timeout, stderr: stderr() }),
@@ -208,5 +229,45 @@ impl fmt::Debug for TokenCommand {
             .field("program", &self.0.name)
             .field("timeout", &self.0.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn source() -> TokenCommand {
+        TokenCommand::program("true").build().unwrap()
+    }
+
+    fn never(_: &mut Command) -> io::Result<Child> {
+        panic!("it is not its turn")
+    }
+
+    // Scenario 104.
+    #[tokio::test(start_paused = true)]
+    async fn while_an_earlier_run_hangs_no_other_begins_and_the_error_says_so() {
+        let (source, before) = (source(), Instant::now());
+        let _hung = source.0.turns.next().await;
+        let error = source.clone().0.run(never).await.unwrap_err();
+        assert!(matches!(error, CommandError::Hung { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("true was not run: an earlier run"), "{error}");
+        assert_eq!(before.elapsed(), source.0.timeout);
+    }
+
+    // Scenario 104.
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_hangs_ends_in_an_error_that_says_so_and_no_other_begins_beside_it() {
+        let (source, before) = (source(), Instant::now());
+        let (free, freed) = mpsc::channel::<()>();
+        let hangs = move |_: &mut Command| Err(freed.recv().map_err(io::Error::other).unwrap_err());
+        let error = source.0.run(hangs).await.unwrap_err();
+        assert!(matches!(error, CommandError::NotStarted { .. }), "{error:?}");
+        assert!(error.to_string().contains("a network file system that does not answer"), "{error}");
+        assert_eq!(before.elapsed(), source.0.timeout);
+        assert!(matches!(source.0.run(never).await, Err(CommandError::Hung { .. })));
+        drop(free);
+        drop(source.0.turns.next().await);
     }
 }

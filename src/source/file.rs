@@ -6,10 +6,10 @@ mod error;
 mod open;
 mod read;
 mod settle;
-mod turns;
 
 pub use error::TokenFileError;
 
+use super::turns::Turns;
 use crate::{BoxError, Token, TokenRequest};
 use read::{Failed, Read};
 use std::{
@@ -24,7 +24,6 @@ use std::{
 };
 use tokio::time::timeout;
 use tower::Service;
-use turns::Turns;
 
 /// Below the provider's `fetch_timeout` of 30 s, so that the error names the file.
 const LONGEST: Duration = Duration::from_secs(10);

@@ -149,6 +149,19 @@ impl Running {
     }
 }
 
+impl Running {
+    /// What the holders of the pipe wrote into it until the last of them was gone.
+    pub async fn last_words(mut self) -> String {
+        let (ended, all_ended) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            ended.send(self.pipe.read_to_string(&mut text).map(|_| text))
+        });
+        let words = move || all_ended.recv_timeout(BOUND).expect("one of them still runs").unwrap();
+        tokio::task::spawn_blocking(words).await.unwrap()
+    }
+}
+
 /// Also of one that has ended, and was not waited for.
 pub fn is_there(process: u32) -> bool {
     signal("0", process)

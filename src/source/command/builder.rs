@@ -1,7 +1,10 @@
 //! Settings of a command, checked when it is built.
 
 use super::{Inner, TokenCommand, output::Form};
-use crate::{ConfigError, source::answer};
+use crate::{
+    ConfigError,
+    source::{answer, turns::Turns},
+};
 use std::{ffi::OsString, fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
@@ -35,6 +38,7 @@ impl TokenCommandBuilder {
             form: Form::default(),
             refresh_after: None,
             permanent: Vec::new(),
+            turns: Turns::default(),
         };
         let builder = Self { inner, mistake: None };
         if builder.inner.program.is_empty() {
@@ -58,9 +62,11 @@ impl TokenCommandBuilder {
         args.into_iter().fold(self, Self::arg)
     }
 
-    /// One more environment variable, beside those of this process. The value is kept in memory that is wiped (the copy that the
-    /// system makes for the program is not), is never printed, and is cut out of what the program writes to its stderr, if it is long or its name
-    /// is that of a secret.
+    /// One more environment variable, beside those of this process. The value is kept in memory that is wiped, is never printed, and is cut out of what
+    /// the program writes to its stderr, if it is long or its name is that of a secret.
+    ///
+    /// Two copies are not wiped: the one that [`std::process::Command`] makes in this process, anew for each run and until the program has started, and the
+    /// one that the system makes for the program. Where that is too much, have the program read the secret from a file.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), Zeroizing::new(value.into()));
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -111,7 +117,8 @@ impl TokenCommandBuilder {
     }
 
     /// Runs the program again this long after it brought a token, though the token does not say that it ends: for one whose lifetime is known, but not
-    /// from what is printed. Default: when a server rejects the token.
+    /// from what is printed. Default: when a server rejects the token. Zero is refused by [`build`](Self::build), while
+    /// [`TokenFile`](crate::source::TokenFile::refresh_after) makes a second of it: that one has no `build`, and to run a program costs more than to look at a file.
     pub fn refresh_after(mut self, span: Duration) -> Self {
         self.inner.refresh_after = Some(span);
         self.limited("refresh_after", span, "the program would be run without pause")

@@ -19,6 +19,16 @@ pub enum CommandError {
         #[source]
         error: io::Error,
     },
+    /// An earlier run is not over, so it was not run again: there is one at a time.
+    #[error(
+        "{program} was not run: an earlier run of it was not over within {after:.1?} (on a network file system that does not answer, or as another user, it cannot be killed; or a clone of this source runs it, and it takes long)"
+    )]
+    Hung {
+        /// Which.
+        program: Arc<str>,
+        /// How long its end was waited for.
+        after: Duration,
+    },
     /// It ended with another exit code than 0.
     #[error("{program} failed with exit code {code}, {}", Wrote(stderr))]
     Failed {
@@ -88,6 +98,9 @@ fn advice(error: &io::Error) -> &'static str {
             "there is no such program (is it installed, and in this process's `PATH`? or, of a script, the interpreter in its first line?)"
         }
         io::ErrorKind::PermissionDenied => "this user may not execute it",
+        io::ErrorKind::TimedOut => {
+            "the system did not do so in time (is it, or the interpreter in its first line, on a network file system that does not answer?)"
+        }
         _ => "the system refuses it",
     }
 }
@@ -129,6 +142,15 @@ pub enum OutputError {
     /// It begins like JSON, and is none.
     #[error("it printed what begins like JSON, and is none")]
     NotJson,
+    /// An array, say.
+    #[error("it printed JSON that is neither an object nor a string: name the token's place with `token_at`")]
+    NotAnObject,
+    /// An error, though it ended well.
+    #[error("it printed an error in the place of a token{}: run it by hand to see which", code.map(|code| format!(" ({code})")).unwrap_or_default())]
+    Refused {
+        /// OAuth's error code (RFC 6749 section 5.2), if it is one; then asking again cannot help.
+        code: Option<&'static str>,
+    },
     /// There is no token where it was looked for.
     #[error("its JSON has no token at {place}: name its place with `token_at`")]
     NoToken {
@@ -161,7 +183,7 @@ impl CommandError {
     pub(super) fn is_permanent(&self, codes: &[i32]) -> bool {
         match self {
             Self::Failed { code, .. } => codes.contains(code),
-            Self::Output { error: OutputError::Unusable(AnswerError::Refused { code }), .. } => code.is_some(),
+            Self::Output { error: OutputError::Refused { code }, .. } => code.is_some(),
             _ => false,
         }
     }

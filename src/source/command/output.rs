@@ -67,6 +67,8 @@ impl Form {
 fn token(text: &str, token_at: Option<&str>, ends: &Ends) -> Result<Token, OutputError> {
     answer::named_token(text.as_bytes(), &OF_TOOLS, token_at, ends, None).map_err(|error| match error {
         AnswerError::NoToken { place } => OutputError::NoToken { place },
+        AnswerError::NotAnObject => OutputError::NotAnObject,
+        AnswerError::Refused { code } => OutputError::Refused { code },
         error => OutputError::Unusable(error),
     })
 }
@@ -264,12 +266,17 @@ mod tests {
             ("{s3cr3t", "and is none"),
             ("{\"token\":\"s3cr3t\"} s3cr3t", "and is none"),
             ("{}", "no token at `jwt`, `access_token`, `accessToken`, "),
-            ("[]", "no usable token"),
+            ("[]", "neither an object nor a string"),
+            ("[\"s3cr3t\"]", "neither an object nor a string"),
             ("{\"status\":{}}", "no token at"),
             ("\"\"", "no usable token"),
             (r#"{"token":"s3cr3t\n"}"#, "no usable token"),
             (r#"{"token":"s3cr3t","token":"s3cr3t2"}"#, "no usable token"),
-            (r#"{"error":"invalid_grant","error_description":"s3cr3t"}"#, "no usable token"),
+            (
+                r#"{"error":"invalid_grant","error_description":"s3cr3t"}"#,
+                "an error in the place of a token (invalid_grant)",
+            ),
+            (r#"{"error":{"message":"s3cr3t"}}"#, "an error in the place of a token:"),
             // AWS's credential_process: keys to sign requests with, no token.
             (
                 r#"{"Version":1,"AccessKeyId":"s3cr3t","SecretAccessKey":"s3cr3t","SessionToken":"s3cr3t"}"#,
@@ -280,6 +287,8 @@ mod tests {
             let text = format!("{error}: {:?}", error);
             assert!(text.contains(says), "{stdout:?}: {text}");
             assert!(!text.contains("s3cr3t"), "{text}");
+            let chain = crate::source::chain(&error).map(|error| format!("{error}: ")).collect::<String>();
+            assert!(!["URL", "proxy", "endpoint"].iter().any(|word| chain.contains(word)), "nobody asked one: {chain}");
         }
         assert_eq!(Form::default().read(b"\xff\xfes3cr3t").unwrap_err(), OutputError::NotUtf8);
     }

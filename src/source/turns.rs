@@ -1,10 +1,9 @@
-//! One blocking read at a time, away from the runtime's workers.
+//! One at a time of what may block for ever, away from the runtime's workers: what hangs costs one thread, however often it is asked.
 
 use std::sync::Arc;
-use tokio::{
-    sync::Semaphore,
-    task::{JoinError, spawn_blocking},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+#[cfg(feature = "file")]
+use tokio::task::{JoinError, spawn_blocking};
 
 /// Clones share the turn.
 #[derive(Clone)]
@@ -16,14 +15,22 @@ impl Default for Turns {
     }
 }
 
+/// Belongs to what has begun, not to who waits for it: given back when it is dropped.
+pub(super) type Turn = OwnedSemaphorePermit;
+
 impl Turns {
-    /// Runs it in a thread that may block, when all before it are through. If the caller leaves, what has begun goes on and keeps its turn: a mount that hangs
-    /// costs one thread, however often it is asked.
+    /// Comes when all before it are through.
+    pub(super) async fn next(&self) -> Turn {
+        Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
+    }
+
+    /// Runs it in one of tokio's blocking threads, when all before it are through. If the caller leaves, what has begun goes on and keeps its turn.
+    #[cfg(feature = "file")]
     pub(super) async fn take<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        let turn = Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it");
+        let turn = self.next().await;
         spawn_blocking(move || {
             let _turn = turn;
             work()
@@ -38,7 +45,7 @@ impl Turns {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "file"))]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
