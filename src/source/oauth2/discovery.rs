@@ -14,12 +14,12 @@ use http_body_util::Full;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 /// Endpoints move seldom, and a move announces itself by a failure; a day bounds what a wrong answer can do.
@@ -123,8 +123,16 @@ pub(super) struct Discovery {
     issuer: Arc<str>,
     /// Where metadata may be, also the client for what is found.
     documents: [Endpoint; 2],
+    /// Never held across an await: whoever stops there, as a frozen runtime does, keeps it from nobody.
+    known: Mutex<Option<Known>>,
     /// Held while the issuer is asked, so that one asks for all.
-    known: Mutex<Option<(Arc<Found>, Instant)>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    found: Arc<Found>,
+    until: Instant,
 }
 
 impl Location {
@@ -179,32 +187,41 @@ impl Discovery {
             endpoint.at(&format!("{scheme}://{host}/.well-known/oauth-authorization-server{path}"))?,
             endpoint.at(&format!("{base}/.well-known/openid-configuration"))?,
         ];
-        Ok(Self { issuer, documents, known: Mutex::new(None) })
+        Ok(Self { issuer, documents, known: Mutex::new(None), asking: tokio::sync::Mutex::new(()) })
     }
 
     async fn find(&self, deadline: Deadline) -> Result<Arc<Found>, SourceError> {
-        let mut known = deadline.bound("the issuer's metadata", self.known.lock()).await?;
-        let Some((found, until)) = &*known else {
-            let found = Arc::new(self.ask(deadline.at).await?);
-            *known = Some((Arc::clone(&found), Instant::now() + KEPT));
+        if let Some(found) = self.known().and_then(Known::good) {
             return Ok(found);
-        };
-        if !found.doubted.load(Ordering::Relaxed) && Instant::now() < *until {
-            return Ok(Arc::clone(found));
+        }
+        // Who has the turn may never end: its runtime may be frozen. Then each asks for itself, which costs the issuer a request, and no more.
+        let half = deadline.half();
+        let _turn = timeout_at(halfway_to(half), self.asking.lock()).await;
+        let known = self.known();
+        if let Some(found) = known.clone().and_then(Known::good) {
+            return Ok(found);
         }
         // Half the time, so that the endpoint that is known can still be asked.
-        match self.ask(deadline.half()).await {
-            Ok(newer) => {
-                let newer = Arc::new(newer);
-                *known = Some((Arc::clone(&newer), Instant::now() + KEPT));
-                Ok(newer)
-            }
-            Err(error) if error.is_permanent() => Err(error),
-            Err(error) => {
+        let until = if known.is_some() { half } else { deadline.at };
+        match (self.ask(until).await, known) {
+            (Ok(newer), _) => Ok(self.learn(newer)),
+            (Err(error), Some(known)) if !error.is_permanent() => {
                 debug!(%error, issuer = %self.issuer, "no metadata: going on with the token endpoint that is known");
-                Ok(Arc::clone(found))
+                Ok(known.found)
             }
+            (Err(error), _) => Err(error),
         }
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, newer: Found) -> Arc<Found> {
+        let known = Known { found: Arc::new(newer), until: Instant::now() + KEPT };
+        let found = Arc::clone(&known.found);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        found
     }
 
     async fn ask(&self, until: Instant) -> Result<Found, SourceError> {
@@ -259,6 +276,18 @@ impl Discovery {
     fn issuer(&self) -> Arc<str> {
         Arc::clone(&self.issuer)
     }
+}
+
+impl Known {
+    /// What is found, if there is no reason to ask anew.
+    fn good(self) -> Option<Arc<Found>> {
+        let good = !self.found.doubted.load(Ordering::Relaxed) && Instant::now() < self.until;
+        good.then_some(self.found)
+    }
+}
+
+fn halfway_to(end: Instant) -> Instant {
+    end - end.saturating_duration_since(Instant::now()) / 2
 }
 
 /// A server that has no such document, so that the other may be there: it is not in trouble, nor asks for patience.
