@@ -16,7 +16,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{HOUR, SECOND};
+use support::{HOUR, Logs, SECOND};
 use tokio::{runtime::Runtime, sync::Semaphore};
 use tower::{Service, ServiceExt, layer::layer_fn, service_fn};
 use tower_jwt_refresh::source::{
@@ -127,6 +127,30 @@ async fn what_was_found_is_kept_for_a_day_and_longer_where_asking_anew_fails() {
         clock.advance(HOUR);
         assert_eq!(provider.token().await.unwrap().expose_secret(), "t");
         assert_eq!(paths(&server).iter().filter(|path| *path == RFC_8414).count(), asked, "after {span:?} more");
+    }
+}
+
+// What is known was checked when it was found: an issuer that is another one today takes it from nobody.
+#[tokio::test]
+async fn what_is_known_serves_on_where_the_issuer_turns_out_to_be_wrong_and_that_is_said() {
+    for wrong in [r#"{"issuer":"https://other.example.com"}"#, r#"{"issuer":"…/tenant"}"#] {
+        let (logs, _listening) = Logs::listen();
+        let found = AtomicUsize::new(0);
+        let server = judging(move |asked| match asked.path() {
+            RFC_8414 if found.fetch_add(1, Ordering::SeqCst) == 0 => ok(&metadata(asked, "")),
+            "/token" => token(asked),
+            _ => ok(&wrong.replace('…', &asked.origin())),
+        })
+        .await;
+        let (provider, clock) = provider(discovering(&server));
+        provider.token().await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(HOUR * 25).await;
+        tokio::time::resume();
+        clock.advance(HOUR);
+        provider.token().await.unwrap();
+        let said = logs.warnings();
+        assert!(said.iter().any(|line| line.contains("/tenant") && line.contains("metadata")), "{said:?}");
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Endpoints move seldom, and a move announces itself by a failure; a day bounds what a wrong answer can do.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -55,7 +55,8 @@ impl TokenEndpoint {
     ///
     /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
     /// not there, at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token
-    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on.
+    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on, with a warning in the log if what
+    /// the issuer publishes now is wrong: metadata of another issuer, or without a usable token endpoint.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self(Place::Issuer(issuer.into()))
     }
@@ -205,11 +206,17 @@ impl Discovery {
         let until = if known.is_some() { half } else { deadline.at };
         match (self.ask(until).await, known) {
             (Ok(newer), _) => Ok(self.learn(newer)),
-            (Err(error), Some(known)) if !error.is_permanent() => {
-                debug!(%error, issuer = %self.issuer, "no metadata: going on with the token endpoint that is known");
+            (Err(error), Some(known)) => {
+                let issuer = &self.issuer;
+                // What is known was checked when it was found, and is no worse for what another says in the issuer's place.
+                if error.is_permanent() {
+                    warn!(%error, %issuer, "no good metadata any more: going on with the token endpoint that is known");
+                } else {
+                    debug!(%error, %issuer, "no metadata: going on with the token endpoint that is known");
+                }
                 Ok(known.found)
             }
-            (Err(error), _) => Err(error),
+            (Err(error), None) => Err(error),
         }
     }
 
