@@ -64,9 +64,13 @@ impl TokenEndpoint {
     pub(super) fn settings(&self) -> Settings {
         let (Place::Url(url) | Place::Issuer(url)) = &self.0;
         let mut settings = Settings::new(url);
-        if matches!(self.0, Place::Issuer(_)) && url.contains(['?', '#']) {
-            let problem = "is an issuer with a query or fragment, which none has (RFC 8414 section 2): leave it out";
-            settings.wrong(ConfigError::IllegalEndpoint { problem });
+        if matches!(self.0, Place::Issuer(_)) {
+            settings.names_another();
+            if url.contains(['?', '#']) {
+                let problem =
+                    "is an issuer with a query or fragment, which none has (RFC 8414 section 2): leave it out";
+                settings.wrong(ConfigError::IllegalEndpoint { problem });
+            }
         }
         settings
     }
