@@ -332,3 +332,11 @@ async fn a_plaintext_issuer_needs_no_system_that_trusts_anybody() {
     let said = child("a_plaintext_issuer_needs_no_system_that_trusts_anybody", &issuer, nobody.path());
     assert!(said.contains("Ok(\"t\")"), "{said}");
 }
+
+#[tokio::test]
+async fn the_first_discovery_leaves_half_of_the_time_for_the_token() {
+    let server = judging(|_| vec![Step::Hang]).await;
+    let error = once(discovering(&server).timeout(SECOND / 5)).await.unwrap_err();
+    let EndpointError::TimedOut { after, .. } = exchange_error(&error) else { panic!("{error:?}") };
+    assert!(*after <= SECOND / 10, "{after:?}");
+}

@@ -54,7 +54,8 @@ impl TokenEndpoint {
     /// metadata must say the same, letter by letter (RFC 8414 section 3.3).
     ///
     /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
-    /// not there, at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token
+    /// not there, at `/.well-known/openid-configuration` after it. All of it may take half of a fetch's [time](super::OAuth2Builder::timeout), so that
+    /// the other half is left for the token. What was found is kept for a day. It is asked for anew before that if the token
     /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on, with a warning in the log if what
     /// the issuer publishes now is wrong: metadata of another issuer, or without a usable token endpoint.
     pub fn discover(issuer: impl Into<String>) -> Self {
@@ -206,9 +207,8 @@ impl Discovery {
         if let Some(found) = known.clone().and_then(Known::good) {
             return Ok(found);
         }
-        // Half the time, so that the endpoint that is known can still be asked.
-        let until = if known.is_some() { half } else { deadline.at };
-        match (self.ask(until).await, known) {
+        // Half the time, so that the token endpoint can still be asked: a refresh token that is shown too late is lost.
+        match (self.ask(half).await, known) {
             (Ok(newer), _) => Ok(self.learn(newer)),
             (Err(error), Some(known)) => {
                 let issuer = &self.issuer;
@@ -241,6 +241,7 @@ impl Discovery {
             let mut request = Request::new(Full::<Bytes>::default());
             request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
             request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+            let began = Instant::now();
             match document.ask_until(until, request).await {
                 Ok(reply) => {
                     if let Some(metadata) = Metadata::read(&reply.body) {
@@ -248,7 +249,10 @@ impl Discovery {
                     }
                     last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }));
                 }
-                Err(failed) => {
+                Err(mut failed) => {
+                    if let EndpointError::TimedOut { after, .. } = &mut failed.error {
+                        *after = until.saturating_duration_since(began);
+                    }
                     let absent = is_absent(&failed.error);
                     // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
                     let said = SourceError { permanent: false, ..failed.into_source_error() };
