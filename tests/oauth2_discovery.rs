@@ -340,3 +340,39 @@ async fn the_first_discovery_leaves_half_of_the_time_for_the_token() {
     let EndpointError::TimedOut { after, .. } = exchange_error(&error) else { panic!("{error:?}") };
     assert!(*after <= SECOND / 10, "{after:?}");
 }
+
+#[tokio::test]
+async fn where_rfc_8414_finds_another_issuer_openid_may_find_the_right_one() {
+    let server = judging(|asked| match asked.path() {
+        OPENID => ok(&metadata(asked, "")),
+        RFC_8414 => ok(r#"{"issuer":"https://other.example.com"}"#),
+        _ => token(asked),
+    })
+    .await;
+    once(discovering(&server)).await.unwrap();
+    assert_eq!(paths(&server), [RFC_8414, OPENID, "/token"]);
+}
+
+#[tokio::test]
+async fn another_issuer_at_rfc_8414_is_what_is_told_where_openid_fails_as_well() {
+    for other in [
+        answer("404 Not Found", "", ""),
+        answer("503 Service Unavailable", "", ""),
+        ok("<html>"),
+        ok(r#"{"issuer":"https://second.example.com"}"#),
+    ] {
+        let server = judging(move |asked| match asked.path() {
+            RFC_8414 => ok(r#"{"issuer":"https://first.example.com"}"#),
+            _ => other.clone(),
+        })
+        .await;
+        let error = once(discovering(&server)).await.unwrap_err();
+        let told = oauth2_error(&error);
+        assert!(
+            matches!(told, OAuth2Error::OtherIssuer { said, .. } if said == "https://first.example.com"),
+            "{told:?}"
+        );
+        assert!(is_permanent(&error));
+        assert_eq!(paths(&server), [RFC_8414, OPENID]);
+    }
+}

@@ -54,7 +54,7 @@ impl TokenEndpoint {
     /// metadata must say the same, letter by letter (RFC 8414 section 3.3).
     ///
     /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
-    /// not there, at `/.well-known/openid-configuration` after it. All of it may take half of a fetch's [time](super::OAuth2Builder::timeout), so that
+    /// not there, or another issuer's, at `/.well-known/openid-configuration` after it. All of it may take half of a fetch's [time](super::OAuth2Builder::timeout), so that
     /// the other half is left for the token. What was found is kept for a day. It is asked for anew before that if the token
     /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on, with a warning in the log if what
     /// the issuer publishes now is wrong: metadata of another issuer, or without a usable token endpoint.
@@ -236,42 +236,50 @@ impl Discovery {
     }
 
     async fn ask(&self, until: Instant) -> Result<Found, SourceError> {
-        let mut last = None;
-        for document in &self.documents {
-            let mut request = Request::new(Full::<Bytes>::default());
-            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-            request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-            let began = Instant::now();
-            match document.ask_until(until, request).await {
-                Ok(reply) => {
-                    if let Some(metadata) = Metadata::read(&reply.body) {
-                        return self.judge(metadata);
-                    }
-                    last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }));
-                }
-                Err(mut failed) => {
-                    if let EndpointError::TimedOut { after, .. } = &mut failed.error {
-                        *after = until.saturating_duration_since(began);
-                    }
-                    let absent = is_absent(&failed.error);
-                    // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
-                    let said = SourceError { permanent: false, ..failed.into_source_error() };
-                    let error =
-                        OAuth2Error::around(said, |error| OAuth2Error::NoMetadata { issuer: self.issuer(), error });
-                    if !absent {
-                        return Err(error);
-                    }
-                    last = Some(error);
-                }
-            }
+        let [rfc_8414, openid] = &self.documents;
+        let (missed, is_other) = match self.ask_at(rfc_8414, until).await {
+            Err(Missed::Absent(error)) => (error, false),
+            // A server may answer for one issuer there, and for each of its issuers below their own paths.
+            Err(Missed::Other(error)) => (error, true),
+            asked => return asked.map_err(Missed::error),
+        };
+        match self.ask_at(openid, until).await {
+            Err(_) if is_other => Err(missed),
+            asked => asked.map_err(Missed::error),
         }
-        Err(last.expect("there is more than one document"))
     }
 
-    fn judge(&self, metadata: Metadata) -> Result<Found, SourceError> {
+    async fn ask_at(&self, document: &Endpoint, until: Instant) -> Result<Found, Missed> {
+        let mut request = Request::new(Full::<Bytes>::default());
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+        let began = Instant::now();
+        match document.ask_until(until, request).await {
+            Ok(reply) => match Metadata::read(&reply.body) {
+                Some(metadata) => self.judge(metadata),
+                None => {
+                    let error = OAuth2Error::UnreadableMetadata { issuer: self.issuer() };
+                    Err(Missed::Absent(SourceError::transient(error)))
+                }
+            },
+            Err(mut failed) => {
+                if let EndpointError::TimedOut { after, .. } = &mut failed.error {
+                    *after = until.saturating_duration_since(began);
+                }
+                let absent = is_absent(&failed.error);
+                // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
+                let said = SourceError { permanent: false, ..failed.into_source_error() };
+                let error = OAuth2Error::around(said, |error| OAuth2Error::NoMetadata { issuer: self.issuer(), error });
+                Err(if absent { Missed::Absent(error) } else { Missed::Failed(error) })
+            }
+        }
+    }
+
+    fn judge(&self, metadata: Metadata) -> Result<Found, Missed> {
         if *metadata.issuer != *self.issuer {
             let said = metadata.issuer.escape_debug().take(200).collect();
-            return Err(SourceError::permanent(OAuth2Error::OtherIssuer { issuer: self.issuer(), said }));
+            let error = OAuth2Error::OtherIssuer { issuer: self.issuer(), said };
+            return Err(Missed::Other(SourceError::permanent(error)));
         }
         let endpoint = match metadata.token_endpoint {
             Some(url) => self.documents[0].at(&url),
@@ -284,12 +292,33 @@ impl Discovery {
                 methods: metadata.methods,
                 doubted: AtomicBool::new(false),
             }),
-            Err(error) => Err(SourceError::permanent(OAuth2Error::NoTokenEndpoint { issuer: self.issuer(), error })),
+            Err(error) => {
+                let error = OAuth2Error::NoTokenEndpoint { issuer: self.issuer(), error };
+                Err(Missed::Failed(SourceError::permanent(error)))
+            }
         }
     }
 
     fn issuer(&self) -> Arc<str> {
         Arc::clone(&self.issuer)
+    }
+}
+
+/// Why a document named no token endpoint.
+enum Missed {
+    /// It is not there.
+    Absent(SourceError),
+    /// It is another issuer's.
+    Other(SourceError),
+    /// No other document would help.
+    Failed(SourceError),
+}
+
+impl Missed {
+    fn error(self) -> SourceError {
+        match self {
+            Self::Absent(error) | Self::Other(error) | Self::Failed(error) => error,
+        }
     }
 }
 
