@@ -237,6 +237,14 @@ pub enum ConfigError {
         /// What began the builder.
         grant: &'static str,
     },
+    /// A setting of another way in which an OAuth client authenticates.
+    #[error("`{setting}` is for `{only}` alone: leave it out")]
+    NotOfThisClientAuth {
+        /// The setting.
+        setting: &'static str,
+        /// The way that it belongs to.
+        only: &'static str,
+    },
     /// A method that no endpoint hands out tokens by.
     #[error("no endpoint answers {method} with a token: use POST, GET or PUT")]
     NoMethodForTokens {

@@ -91,6 +91,19 @@ async fn a_stronger_login_is_asked_for() {
 }
 
 #[tokio::test]
+async fn an_api_weakens_no_login_that_the_source_asks_for_itself() {
+    let challenge =
+        |age| format!(r#"Bearer error="insufficient_user_authentication", acr_values="urn:theirs", max_age="{age}""#);
+    for (theirs, sent) in [("999999999", "60"), ("5", "5")] {
+        let own =
+            |source: OAuth2Builder| source.answer_challenges().param("acr_values", "urn:own").param("max_age", "60");
+        let asked = answered(own, challenge(theirs)).await;
+        assert_eq!(asked.param("acr_values").as_deref(), Some("urn:own"));
+        assert_eq!(asked.param("max_age").as_deref(), Some(sent));
+    }
+}
+
+#[tokio::test]
 async fn nothing_of_a_challenge_is_sent_unless_the_source_was_told_to() {
     let asked = answered(|source| source, insufficient_claims()).await;
     assert_eq!(asked.form().len(), 1, "{asked:?}");

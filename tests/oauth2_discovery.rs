@@ -11,6 +11,7 @@ mod support;
 use authority::Authority;
 use oauth2::{Asked, asked, issuer, judging, metadata, oauth2_error, once, provider, token_requests, with_metadata};
 use server::{Server, Step, answer, exchange_error, is_permanent, ok, printed};
+use std::{path::Path, process::Command};
 use support::{HOUR, SECOND};
 use tower_jwt_refresh::source::{
     EndpointError,
@@ -258,18 +259,120 @@ async fn layers_see_the_discovery_and_the_request_for_a_token() {
     assert_eq!(paths(&server), [RFC_8414, "/token"]);
 }
 
-#[tokio::test]
-async fn an_endpoint_that_was_found_must_prove_its_name() {
-    let authority = Authority::new("ours");
-    let endpoint = authority.server("localhost", ok(r#"{"access_token":"t"}"#)).await;
+/// An issuer without TLS whose endpoint has it, at `localhost`.
+async fn naming(endpoint: &Server) -> Server {
     let port = endpoint.port;
-    let server = judging(move |asked| {
+    judging(move |asked| {
         let origin = asked.origin();
         ok(&format!(r#"{{"issuer":"{origin}/tenant","token_endpoint":"https://localhost:{port}/token"}}"#))
     })
+    .await
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_found_must_prove_its_name() {
+    let authority = Authority::new("ours");
+    for (name, proven) in [("localhost", true), ("other.example.com", false)] {
+        let endpoint = authority.server(name, ok(r#"{"access_token":"t"}"#)).await;
+        let issuer = naming(&endpoint).await;
+        let token = once(discovering(&issuer).root_certificates(&authority.pem)).await;
+        assert_eq!((token.is_ok(), endpoint.asked().len()), (proven, usize::from(proven)), "{name}");
+        if let Err(error) = token {
+            assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{error:?}");
+        }
+    }
+}
+
+const CHILD: &str = "DISCOVERY_IN_A_CHILD";
+
+/// What a child process prints that asks this issuer, and whose system trusts the authorities in this file.
+fn child(test: &str, issuer: &Server, roots: &Path) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, oauth2::issuer(issuer));
+    child.env("SSL_CERT_FILE", roots).env_remove("SSL_CERT_DIR");
+    let output = tokio::task::block_in_place(|| child.output().unwrap());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// In that child process: asks, and says what came of it.
+async fn is_child() -> bool {
+    let Ok(issuer) = std::env::var(CHILD) else { return false };
+    let place = TokenEndpoint::discover(issuer);
+    let source = OAuth2::client_credentials(place, ClientAuth::basic("id", "durable-s3cr3t")).build();
+    let token = match source {
+        Ok(source) => oauth2::provider_of(source).0.token().await.map_err(|error| printed(&error)),
+        Err(error) => Err(format!("not built: {error}")),
+    };
+    println!("{:?}", token.map(|token| token.expose_secret().to_owned()));
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_a_plaintext_issuer_names_is_trusted_as_the_system_trusts() {
+    if is_child().await {
+        return;
+    }
+    let authority = Authority::new("ours");
+    let endpoint = authority.server("localhost", ok(r#"{"access_token":"t"}"#)).await;
+    let issuer = naming(&endpoint).await;
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), &authority.pem).unwrap();
+    let said =
+        child("an_endpoint_that_a_plaintext_issuer_names_is_trusted_as_the_system_trusts", &issuer, roots.path());
+    assert!(said.contains("Ok(\"t\")"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plaintext_issuer_needs_no_system_that_trusts_anybody() {
+    if is_child().await {
+        return;
+    }
+    let issuer = with_metadata(token).await;
+    let nobody = tempfile::NamedTempFile::new().unwrap();
+    let said = child("a_plaintext_issuer_needs_no_system_that_trusts_anybody", &issuer, nobody.path());
+    assert!(said.contains("Ok(\"t\")"), "{said}");
+}
+
+#[tokio::test]
+async fn the_first_discovery_leaves_half_of_the_time_for_the_token() {
+    let server = judging(|_| vec![Step::Hang]).await;
+    let error = once(discovering(&server).timeout(SECOND / 5)).await.unwrap_err();
+    let EndpointError::TimedOut { after, .. } = exchange_error(&error) else { panic!("{error:?}") };
+    assert!(*after <= SECOND / 10, "{after:?}");
+}
+
+#[tokio::test]
+async fn where_rfc_8414_finds_another_issuer_openid_may_find_the_right_one() {
+    let server = judging(|asked| match asked.path() {
+        OPENID => ok(&metadata(asked, "")),
+        RFC_8414 => ok(r#"{"issuer":"https://other.example.com"}"#),
+        _ => token(asked),
+    })
     .await;
-    let error = once(discovering(&server)).await.unwrap_err();
-    assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{error:?}");
-    assert!(endpoint.asked().is_empty());
-    assert_eq!(once(discovering(&server).root_certificates(&authority.pem)).await.unwrap().expose_secret(), "t");
+    once(discovering(&server)).await.unwrap();
+    assert_eq!(paths(&server), [RFC_8414, OPENID, "/token"]);
+}
+
+#[tokio::test]
+async fn another_issuer_at_rfc_8414_is_what_is_told_where_openid_fails_as_well() {
+    for other in [
+        answer("404 Not Found", "", ""),
+        answer("503 Service Unavailable", "", ""),
+        ok("<html>"),
+        ok(r#"{"issuer":"https://second.example.com"}"#),
+    ] {
+        let server = judging(move |asked| match asked.path() {
+            RFC_8414 => ok(r#"{"issuer":"https://first.example.com"}"#),
+            _ => other.clone(),
+        })
+        .await;
+        let error = once(discovering(&server)).await.unwrap_err();
+        let told = oauth2_error(&error);
+        assert!(
+            matches!(told, OAuth2Error::OtherIssuer { said, .. } if said == "https://first.example.com"),
+            "{told:?}"
+        );
+        assert!(is_permanent(&error));
+        assert_eq!(paths(&server), [RFC_8414, OPENID]);
+    }
 }

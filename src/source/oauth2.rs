@@ -241,7 +241,7 @@ impl Inner {
             .map(|(name, value)| match own.iter().position(|(other, _)| other == name) {
                 Some(at) => {
                     let (_, mine) = own.remove(at);
-                    (*name, challenge::merged(mine, value))
+                    (*name, challenge::merged(name, mine, value))
                 }
                 None => (*name, value.clone()),
             })

@@ -25,6 +25,7 @@ pub(in crate::source) struct Settings {
     timeout: Duration,
     connect_timeout: Duration,
     plaintext: bool,
+    names_another: bool,
     roots: Option<RootCertStore>,
     way: Way,
     /// The first is the outermost.
@@ -52,6 +53,7 @@ impl Settings {
             timeout: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(5),
             plaintext: false,
+            names_another: false,
             roots: None,
             way: Way::Environment,
             layers: Vec::new(),
@@ -71,6 +73,12 @@ impl Settings {
 
     pub(in crate::source) fn allow_plaintext(&mut self) {
         self.plaintext = true;
+    }
+
+    /// It will say where another endpoint is, and that may speak TLS even if this one does not.
+    #[cfg(feature = "oauth2")]
+    pub(in crate::source) fn names_another(&mut self) {
+        self.names_another = true;
     }
 
     pub(in crate::source) fn root_certificates(&mut self, pem: &[u8]) {
@@ -117,13 +125,14 @@ impl Settings {
             Way::Proxy(url) => Proxies::named(url),
         };
         let to_proxy = proxies.of(&self.url.uri)?.is_some_and(Proxy::speaks_tls);
-        let roots = match self.roots {
-            // Also for an endpoint that this one may name.
-            Some(roots) => Roots::Only(roots),
-            None if tls || to_proxy => Roots::System,
-            None => Roots::Unused,
+        let tls = match self.roots {
+            Some(roots) => Roots::Only(roots).tls()?,
+            None if tls || to_proxy => Roots::System.tls()?,
+            // A container without roots can still ask where nothing is encrypted.
+            None if self.names_another => Roots::System.tls().or_else(|_| Roots::Unused.tls())?,
+            None => Roots::Unused.tls()?,
         };
-        let client = client::client(roots.tls()?, proxies, self.connect_timeout);
+        let client = client::client(tls, proxies, self.connect_timeout);
         let client = self.layers.into_iter().rev().fold(client, |client, wrap| wrap(client));
         Ok(Endpoint {
             url: self.url,

@@ -69,11 +69,17 @@ impl ClientAuth {
         Self(checked(&id, None).map(|()| Kind::PrivateKey { id, key, audience: None }))
     }
 
-    /// Whom the JWT of [`private_key_jwt`](Self::private_key_jwt) is for; of no meaning to the others.
+    /// Whom the JWT of [`private_key_jwt`](Self::private_key_jwt) is for. With another way to authenticate it is refused when the source is built: a
+    /// token's audience is set by [`OAuth2Builder::audience`](super::OAuth2Builder::audience).
     #[must_use]
     pub fn audience(mut self, to: impl Into<String>) -> Self {
-        if let Ok(Kind::PrivateKey { audience, .. }) = &mut self.0 {
-            *audience = Some(to.into());
+        match &mut self.0 {
+            Ok(Kind::PrivateKey { audience, .. }) => *audience = Some(to.into()),
+            Ok(_) => {
+                self.0 =
+                    Err(ConfigError::NotOfThisClientAuth { setting: "ClientAuth::audience", only: "private_key_jwt" });
+            }
+            Err(_) => {}
         }
         self
     }
@@ -222,6 +228,23 @@ mod tests {
         assert!(ClientAuth::public("").built().is_err());
         let key = SigningKey::hmac([7; 32]).unwrap();
         assert!(ClientAuth::private_key_jwt(" a", key).built().is_err());
+    }
+
+    #[test]
+    fn an_audience_is_refused_where_no_jwt_is_signed_for_one() {
+        for auth in [
+            ClientAuth::basic("id", "s3cr3t"),
+            ClientAuth::post("id", "s3cr3t"),
+            ClientAuth::public("id"),
+            ClientAuth::none(),
+        ] {
+            let error = auth.audience("https://named.example.com").built().err().expect("it is wrong");
+            assert!(error.to_string().contains("`private_key_jwt` alone"), "{error}");
+        }
+        let key = SigningKey::hmac([7; 32]).unwrap();
+        assert!(ClientAuth::private_key_jwt("id", key).audience("https://named.example.com").built().is_ok());
+        let first = ClientAuth::public("").audience("https://named.example.com").built().err();
+        assert!(matches!(first, Some(ConfigError::IllegalCredential { .. })), "the first mistake is told: {first:?}");
     }
 
     #[test]

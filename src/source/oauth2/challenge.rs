@@ -70,8 +70,22 @@ fn is_seconds(age: &str) -> bool {
     (1..10).contains(&age.len()) && age.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// What is sent where the user and the challenge both ask for something: no API weakens the login that the user asks for.
+///
+/// RFC 9470 section 4 sends `acr_values` and `max_age` to the authorization endpoint, with the user; a token endpoint that takes them extends it.
+pub(super) fn merged(name: &str, own: &str, asked: &str) -> String {
+    match name {
+        CLAIMS => merged_claims(own, asked),
+        "max_age" => match (own.parse::<u64>(), asked.parse::<u64>()) {
+            (Ok(mine), Ok(theirs)) if theirs < mine => asked.to_owned(),
+            _ => own.to_owned(),
+        },
+        _ => own.to_owned(),
+    }
+}
+
 /// The claims that the user always asks for, and those of the challenge. Where both name one, the challenge's is what the API waits for.
-pub(super) fn merged(own: &str, asked: &str) -> String {
+fn merged_claims(own: &str, asked: &str) -> String {
     match (serde_json::from_str(own), serde_json::from_str(asked)) {
         (Ok(Value::Object(mut own)), Ok(Value::Object(asked))) => {
             merge(&mut own, asked);
@@ -172,8 +186,19 @@ mod tests {
     #[test]
     fn own_claims_and_those_of_the_challenge_are_both_asked_for() {
         let own = r#"{"access_token":{"xms_cc":{"values":["cp1"]},"a":1}}"#;
-        let both = merged(own, r#"{"access_token":{"a":2,"b":3},"c":null}"#);
+        let both = merged(CLAIMS, own, r#"{"access_token":{"a":2,"b":3},"c":null}"#);
         assert_eq!(both, r#"{"access_token":{"a":2,"b":3,"xms_cc":{"values":["cp1"]}},"c":null}"#);
-        assert_eq!(merged("no json", r#"{"c":1}"#), r#"{"c":1}"#);
+        assert_eq!(merged(CLAIMS, "no json", r#"{"c":1}"#), r#"{"c":1}"#);
+    }
+
+    #[test]
+    fn of_two_ages_the_smaller_is_asked_for_and_own_acr_values_stay() {
+        for (own, asked, sent) in
+            [("60", "999999999", "60"), ("60", "5", "5"), ("10000000000", "5", "5"), ("9", "10", "9")]
+        {
+            assert_eq!(merged("max_age", own, asked), sent);
+        }
+        assert_eq!(merged("max_age", "own", "5"), "own", "as it stands, for the server to judge");
+        assert_eq!(merged("acr_values", "own", "theirs"), "own");
     }
 }

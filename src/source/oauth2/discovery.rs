@@ -14,13 +14,13 @@ use http_body_util::Full;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::{sync::Mutex, time::Instant};
-use tracing::debug;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
 
 /// Endpoints move seldom, and a move announces itself by a failure; a day bounds what a wrong answer can do.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -54,8 +54,10 @@ impl TokenEndpoint {
     /// metadata must say the same, letter by letter (RFC 8414 section 3.3).
     ///
     /// Asked with the first fetch, at `/.well-known/oauth-authorization-server` before the issuer's path (RFC 8414 section 3.1), and where that is
-    /// not there, at `/.well-known/openid-configuration` after it. What was found is kept for a day. It is asked for anew before that if the token
-    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on.
+    /// not there, or another issuer's, at `/.well-known/openid-configuration` after it. All of it may take half of a fetch's [time](super::OAuth2Builder::timeout), so that
+    /// the other half is left for the token. What was found is kept for a day. It is asked for anew before that if the token
+    /// endpoint answers 404 or 410, or cannot be connected to. Where asking anew fails, what is known serves on, with a warning in the log if what
+    /// the issuer publishes now is wrong: metadata of another issuer, or without a usable token endpoint.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self(Place::Issuer(issuer.into()))
     }
@@ -63,9 +65,13 @@ impl TokenEndpoint {
     pub(super) fn settings(&self) -> Settings {
         let (Place::Url(url) | Place::Issuer(url)) = &self.0;
         let mut settings = Settings::new(url);
-        if matches!(self.0, Place::Issuer(_)) && url.contains(['?', '#']) {
-            let problem = "is an issuer with a query or fragment, which none has (RFC 8414 section 2): leave it out";
-            settings.wrong(ConfigError::IllegalEndpoint { problem });
+        if matches!(self.0, Place::Issuer(_)) {
+            settings.names_another();
+            if url.contains(['?', '#']) {
+                let problem =
+                    "is an issuer with a query or fragment, which none has (RFC 8414 section 2): leave it out";
+                settings.wrong(ConfigError::IllegalEndpoint { problem });
+            }
         }
         settings
     }
@@ -123,8 +129,16 @@ pub(super) struct Discovery {
     issuer: Arc<str>,
     /// Where metadata may be, also the client for what is found.
     documents: [Endpoint; 2],
+    /// Never held across an await: whoever stops there, as a frozen runtime does, keeps it from nobody.
+    known: Mutex<Option<Known>>,
     /// Held while the issuer is asked, so that one asks for all.
-    known: Mutex<Option<(Arc<Found>, Instant)>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    found: Arc<Found>,
+    until: Instant,
 }
 
 impl Location {
@@ -179,67 +193,93 @@ impl Discovery {
             endpoint.at(&format!("{scheme}://{host}/.well-known/oauth-authorization-server{path}"))?,
             endpoint.at(&format!("{base}/.well-known/openid-configuration"))?,
         ];
-        Ok(Self { issuer, documents, known: Mutex::new(None) })
+        Ok(Self { issuer, documents, known: Mutex::new(None), asking: tokio::sync::Mutex::new(()) })
     }
 
     async fn find(&self, deadline: Deadline) -> Result<Arc<Found>, SourceError> {
-        let mut known = deadline.bound("the issuer's metadata", self.known.lock()).await?;
-        let Some((found, until)) = &*known else {
-            let found = Arc::new(self.ask(deadline.at).await?);
-            *known = Some((Arc::clone(&found), Instant::now() + KEPT));
+        if let Some(found) = self.known().and_then(Known::good) {
             return Ok(found);
-        };
-        if !found.doubted.load(Ordering::Relaxed) && Instant::now() < *until {
-            return Ok(Arc::clone(found));
         }
-        // Half the time, so that the endpoint that is known can still be asked.
-        match self.ask(deadline.half()).await {
-            Ok(newer) => {
-                let newer = Arc::new(newer);
-                *known = Some((Arc::clone(&newer), Instant::now() + KEPT));
-                Ok(newer)
-            }
-            Err(error) if error.is_permanent() => Err(error),
-            Err(error) => {
-                debug!(%error, issuer = %self.issuer, "no metadata: going on with the token endpoint that is known");
-                Ok(Arc::clone(found))
-            }
+        // Who has the turn may never end: its runtime may be frozen. Then each asks for itself, which costs the issuer a request, and no more.
+        let half = deadline.half();
+        let _turn = timeout_at(halfway_to(half), self.asking.lock()).await;
+        let known = self.known();
+        if let Some(found) = known.clone().and_then(Known::good) {
+            return Ok(found);
         }
+        // Half the time, so that the token endpoint can still be asked: a refresh token that is shown too late is lost.
+        match (self.ask(half).await, known) {
+            (Ok(newer), _) => Ok(self.learn(newer)),
+            (Err(error), Some(known)) => {
+                let issuer = &self.issuer;
+                // What is known was checked when it was found, and is no worse for what another says in the issuer's place.
+                if error.is_permanent() {
+                    warn!(%error, %issuer, "no good metadata any more: going on with the token endpoint that is known");
+                } else {
+                    debug!(%error, %issuer, "no metadata: going on with the token endpoint that is known");
+                }
+                Ok(known.found)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, newer: Found) -> Arc<Found> {
+        let known = Known { found: Arc::new(newer), until: Instant::now() + KEPT };
+        let found = Arc::clone(&known.found);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        found
     }
 
     async fn ask(&self, until: Instant) -> Result<Found, SourceError> {
-        let mut last = None;
-        for document in &self.documents {
-            let mut request = Request::new(Full::<Bytes>::default());
-            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-            request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-            match document.ask_until(until, request).await {
-                Ok(reply) => {
-                    if let Some(metadata) = Metadata::read(&reply.body) {
-                        return self.judge(metadata);
-                    }
-                    last = Some(SourceError::transient(OAuth2Error::UnreadableMetadata { issuer: self.issuer() }));
-                }
-                Err(failed) => {
-                    let absent = is_absent(&failed.error);
-                    // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
-                    let said = SourceError { permanent: false, ..failed.into_source_error() };
-                    let error =
-                        OAuth2Error::around(said, |error| OAuth2Error::NoMetadata { issuer: self.issuer(), error });
-                    if !absent {
-                        return Err(error);
-                    }
-                    last = Some(error);
-                }
-            }
+        let [rfc_8414, openid] = &self.documents;
+        let (missed, is_other) = match self.ask_at(rfc_8414, until).await {
+            Err(Missed::Absent(error)) => (error, false),
+            // A server may answer for one issuer there, and for each of its issuers below their own paths.
+            Err(Missed::Other(error)) => (error, true),
+            asked => return asked.map_err(Missed::error),
+        };
+        match self.ask_at(openid, until).await {
+            Err(_) if is_other => Err(missed),
+            asked => asked.map_err(Missed::error),
         }
-        Err(last.expect("there is more than one document"))
     }
 
-    fn judge(&self, metadata: Metadata) -> Result<Found, SourceError> {
+    async fn ask_at(&self, document: &Endpoint, until: Instant) -> Result<Found, Missed> {
+        let mut request = Request::new(Full::<Bytes>::default());
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+        let began = Instant::now();
+        match document.ask_until(until, request).await {
+            Ok(reply) => match Metadata::read(&reply.body) {
+                Some(metadata) => self.judge(metadata),
+                None => {
+                    let error = OAuth2Error::UnreadableMetadata { issuer: self.issuer() };
+                    Err(Missed::Absent(SourceError::transient(error)))
+                }
+            },
+            Err(mut failed) => {
+                if let EndpointError::TimedOut { after, .. } = &mut failed.error {
+                    *after = until.saturating_duration_since(began);
+                }
+                let absent = is_absent(&failed.error);
+                // No credential was shown, so none was refused: what denies the document may be a deployment that heals.
+                let said = SourceError { permanent: false, ..failed.into_source_error() };
+                let error = OAuth2Error::around(said, |error| OAuth2Error::NoMetadata { issuer: self.issuer(), error });
+                Err(if absent { Missed::Absent(error) } else { Missed::Failed(error) })
+            }
+        }
+    }
+
+    fn judge(&self, metadata: Metadata) -> Result<Found, Missed> {
         if *metadata.issuer != *self.issuer {
             let said = metadata.issuer.escape_debug().take(200).collect();
-            return Err(SourceError::permanent(OAuth2Error::OtherIssuer { issuer: self.issuer(), said }));
+            let error = OAuth2Error::OtherIssuer { issuer: self.issuer(), said };
+            return Err(Missed::Other(SourceError::permanent(error)));
         }
         let endpoint = match metadata.token_endpoint {
             Some(url) => self.documents[0].at(&url),
@@ -252,13 +292,46 @@ impl Discovery {
                 methods: metadata.methods,
                 doubted: AtomicBool::new(false),
             }),
-            Err(error) => Err(SourceError::permanent(OAuth2Error::NoTokenEndpoint { issuer: self.issuer(), error })),
+            Err(error) => {
+                let error = OAuth2Error::NoTokenEndpoint { issuer: self.issuer(), error };
+                Err(Missed::Failed(SourceError::permanent(error)))
+            }
         }
     }
 
     fn issuer(&self) -> Arc<str> {
         Arc::clone(&self.issuer)
     }
+}
+
+/// Why a document named no token endpoint.
+enum Missed {
+    /// It is not there.
+    Absent(SourceError),
+    /// It is another issuer's.
+    Other(SourceError),
+    /// No other document would help.
+    Failed(SourceError),
+}
+
+impl Missed {
+    fn error(self) -> SourceError {
+        match self {
+            Self::Absent(error) | Self::Other(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+impl Known {
+    /// What is found, if there is no reason to ask anew.
+    fn good(self) -> Option<Arc<Found>> {
+        let good = !self.found.doubted.load(Ordering::Relaxed) && Instant::now() < self.until;
+        good.then_some(self.found)
+    }
+}
+
+fn halfway_to(end: Instant) -> Instant {
+    end - end.saturating_duration_since(Instant::now()) / 2
 }
 
 /// A server that has no such document, so that the other may be there: it is not in trouble, nor asks for patience.
