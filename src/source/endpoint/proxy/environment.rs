@@ -155,14 +155,39 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_refused_and_not_passed_by() {
-        for bad in
-            ["quic://s3cr3t", "s3cr3t s3cr3t", "http://", "http://u:s3cr3t@", "socks4://s3cr3t", "/s3cr3t", "\u{fc}"]
-        {
+        for bad in [
+            "quic://s3cr3t",
+            "s3cr3t s3cr3t",
+            "http://",
+            "http://u:s3cr3t@",
+            "socks4://s3cr3t",
+            "/s3cr3t",
+            "\u{fc}",
+            // What a password may hold, and a URL's own signs.
+            "http://user@corp:s3cr3t@proxy:3128",
+            "http://user:p@s3cr3t@proxy:3128",
+            "https://user:p@s3cr3t@proxy",
+            "socks5://user@corp:s3cr3t@proxy:1080",
+            "socks5h://user:p@s3cr3t@proxy",
+            "user:p@s3cr3t@proxy",
+            "http://user:s3cr3t/@proxy:3128",
+            "http://user:s3cr3t?x@proxy",
+            "http://user:s3cr3t#x@proxy",
+            "http://user:12/s3cr3t@proxy",
+            "http://s3cr3t?x@proxy",
+            "socks5://s3cr3t#x@proxy",
+            // Whoever forgot the host, or the end of the password.
+            "http://user:s3cr3t",
+            "user:s3cr3t",
+            "socks5://user:s3cr3t",
+        ] {
             let refused = proxy(HTTPS, &[("HTTPS_PROXY", bad)]).unwrap_err();
             assert!(matches!(refused, ConfigError::IllegalProxy { .. }), "{bad}");
             let text = format!("{refused} {refused:?}");
             assert!(text.contains("the variable HTTPS_PROXY") && !text.contains("s3cr3t"), "{text}");
         }
+        assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "http://user%40corp:p%40%2F@proxy:1")]).unwrap(), "http://proxy:1");
+        assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "http://[::1]:1")]).unwrap(), "http://[::1]:1");
         let long = format!("socks5://user:{}@proxy", "x".repeat(256));
         assert!(proxy(HTTPS, &[("ALL_PROXY", &long)]).is_err());
     }
