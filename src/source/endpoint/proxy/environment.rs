@@ -30,17 +30,18 @@ impl Proxies {
     }
 
     pub(in crate::source::endpoint) fn of_environment(environment: Environment<'_>) -> Self {
-        // In a CGI program `HTTP_PROXY` is a header of whoever asks it (httpoxy, CVE-2016-5385).
+        // In a CGI program `HTTP_PROXY` is a header of whoever asks it (httpoxy, CVE-2016-5385). So curl never believes it; elsewhere
+        // most other programs do, and so do we.
         let of_http: &[_] =
-            if environment("REQUEST_METHOD").is_some() { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
-        let all = || first(&["ALL_PROXY", "all_proxy"], environment);
+            if environment("REQUEST_METHOD").is_some() { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
+        let all = || first(&["all_proxy", "ALL_PROXY"], environment);
         let found = |names: &[&'static str]| {
             let own = first(names, environment)?;
             let Some((name, url)) = (if own.is_some() { own } else { all()? }) else { return Ok(None) };
             Proxy::parse(&url, &format!("the variable {name}")).map(Some)
         };
-        let mut proxies = Self { https: found(&["HTTPS_PROXY", "https_proxy"]), http: found(of_http), except: None };
-        match first(&["NO_PROXY", "no_proxy"], environment) {
+        let mut proxies = Self { https: found(&["https_proxy", "HTTPS_PROXY"]), http: found(of_http), except: None };
+        match first(&["no_proxy", "NO_PROXY"], environment) {
             // One that finds all but these.
             Ok(Some((_, no))) => proxies.except = Some(Matcher::builder().all("http://-").no(no.as_str()).build()),
             Ok(None) => {}
@@ -61,17 +62,19 @@ impl Proxies {
     }
 }
 
-/// The first of these that is set, unless to nothing. It may hold a password.
+/// The first of these that is set, and not to nothing. It may hold a password.
 fn first(
     names: &[&'static str],
     environment: Environment<'_>,
 ) -> Result<Option<(&'static str, Zeroizing<String>)>, ConfigError> {
-    let Some((name, value)) = names.iter().find_map(|name| Some((*name, environment(name)?))) else { return Ok(None) };
+    let mut set = names.iter().filter_map(|name| Some((*name, environment(name)?)));
+    let blank = |value: &OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
+    let Some((name, value)) = set.find(|(_, value)| !blank(value)) else { return Ok(None) };
     let value = value.into_string().map(Zeroizing::new).map_err(|_| ConfigError::IllegalProxy {
         place: format!("the variable {name}"),
         problem: "is no text (UTF-8)",
     })?;
-    Ok(Some((name, value)).filter(|(_, value)| !value.trim().is_empty()))
+    Ok(Some((name, value)))
 }
 
 #[cfg(test)]
@@ -115,6 +118,25 @@ mod tests {
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "one"), ("ALL_PROXY", "two")]).unwrap(), "http://one");
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", ""), ("ALL_PROXY", "two")]).unwrap(), "http://two");
         assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "u:p@one:1")]).unwrap(), "http://one:1", "no password in a name");
+    }
+
+    #[test]
+    fn small_letters_go_before_capitals_and_an_empty_variable_hides_no_other() {
+        for (capitals, small) in
+            [("HTTPS_PROXY", "https_proxy"), ("HTTP_PROXY", "http_proxy"), ("ALL_PROXY", "all_proxy")]
+        {
+            let endpoint = if capitals == "HTTP_PROXY" { HTTP } else { HTTPS };
+            for (capital, lower, wins) in
+                [("one", "two", "http://two"), ("one", " ", "http://one"), ("", "two", "http://two")]
+            {
+                let found = named(endpoint, &[(capitals, capital), (small, lower)]);
+                assert_eq!(found.as_deref(), Some(wins), "{capitals}={capital} {small}={lower}");
+            }
+        }
+        let no = |capitals, small| {
+            named(HTTPS, &[("https_proxy", "one"), ("NO_PROXY", capitals), ("no_proxy", small)]).is_none()
+        };
+        assert!(no("*", "") && no("other.org", "*") && !no("*", "other.org"));
     }
 
     #[test]
