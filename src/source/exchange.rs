@@ -75,8 +75,8 @@ use tower::Service;
 /// | no connection: name, TCP | [`Connect`](EndpointError::Connect) | after the provider's backoff, 1 to 60 s |
 /// | no connection through the proxy: it is not there, 407, 403, 502, no name for the endpoint | [`Proxy`](EndpointError::Proxy) | backoff |
 /// | 407 of a proxy to a request in plaintext | [`Status`](EndpointError::Status) | backoff |
-/// | TLS: unknown issuer, wrong name, expired certificate | [`Tls`](EndpointError::Tls) | backoff |
-/// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
+/// | TLS: unknown issuer, wrong name, expired certificate, or the server breaks the handshake off with an alert | [`Tls`](EndpointError::Tls) | backoff |
+/// | cut its answer short, speaks no HTTP, or ended TLS after the handshake, as one that wants a client certificate can: there is none to show | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |
 /// | nothing: a [layer](ExchangeBuilder::layer) around the client failed | [`Layer`](EndpointError::Layer) | as the [`SourceError`](crate::SourceError) or [`TokenError`](crate::TokenError) in it says, else backoff |
 /// | over 1 MiB, packed or unpacked | [`TooLarge`](EndpointError::TooLarge) | backoff |
