@@ -8,7 +8,10 @@ mod server;
 use authority::Authority;
 use server::{Server, Step, exchange_error, is_permanent, ok, once, printed};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::TcpStream,
+};
 use tower_jwt_refresh::source::{EndpointError, Exchange, ExchangeBuilder};
 
 fn token() -> Vec<Step> {
@@ -53,7 +56,6 @@ async fn a_server_that_does_not_prove_its_name_gets_nothing() {
 async fn a_server_without_tls_gets_nothing() {
     let (server, listener) = Server::listen().await;
     tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt;
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
             let _ = stream.shutdown().await;
@@ -61,6 +63,53 @@ async fn a_server_without_tls_gets_nothing() {
     });
     let error = once(exchange(&server)).await.unwrap_err();
     assert!(matches!(exchange_error(&error), EndpointError::Tls { .. }), "{error:?}");
+}
+
+// In TLS 1.3 the client's handshake is over before the server looks for its certificate.
+#[tokio::test]
+async fn that_nothing_was_sent_is_not_said_of_a_server_that_ends_tls_after_the_request() {
+    let authority = Authority::new("ours");
+    let request = "x".repeat(2_000);
+    for (version, with_request) in [(&rustls::version::TLS12, 0), (&rustls::version::TLS13, request.len())] {
+        let acceptor = authority.acceptor_for_known_clients("localhost", version);
+        let (server, listener) = Server::listen().await;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(acceptor.accept(late(stream, with_request)));
+            }
+        });
+        let source = exchange(&server).root_certificates(&authority.pem).json(format!("{request:?}"));
+        let error = once(source).await.unwrap_err();
+        let text = printed(&error);
+        let as_it_is = match exchange_error(&error) {
+            EndpointError::Broken { .. } => with_request > 0 && text.contains("client certificate"),
+            EndpointError::Tls { .. } => with_request == 0 && text.contains("nothing was sent"),
+            _ => false,
+        };
+        assert!(as_it_is && text.contains("AlertReceived") && !is_permanent(&error), "{text}");
+    }
+}
+
+/// What the client sends after its hello is held back until it is so many bytes.
+fn late(stream: TcpStream, bytes: usize) -> DuplexStream {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (stream.into_split(), tokio::io::split(near));
+    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await.map(|_| to_client) });
+    tokio::spawn(async move {
+        let mut hello = vec![0; 5];
+        from_client.read_exact(&mut hello).await?;
+        hello.resize(5 + usize::from(u16::from_be_bytes([hello[3], hello[4]])), 0);
+        from_client.read_exact(&mut hello[5..]).await?;
+        to_server.write_all(&hello).await?;
+        let mut held = vec![0; bytes];
+        from_client.read_exact(&mut held).await?;
+        to_server.write_all(&held).await?;
+        // Until the client goes: a reset could overtake the server's last word.
+        let gone = tokio::io::copy(&mut from_client, &mut to_server).await;
+        tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await.and(gone)
+    });
+    far
 }
 
 // The kernel connects, and then nobody answers the handshake.

@@ -44,14 +44,15 @@ use tower::Service;
 /// Redirects are not followed.
 ///
 /// # Proxies
-/// The environment names them, as for curl: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in small letters. It is read when the exchange
-/// is built; [`proxy`](ExchangeBuilder::proxy) and [`no_proxy`](ExchangeBuilder::no_proxy) go before it.
+/// The environment names them, as for curl: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, or where one of these is not set or empty, the same in
+/// capitals. It is read when the exchange is built; [`proxy`](ExchangeBuilder::proxy) and [`no_proxy`](ExchangeBuilder::no_proxy) go before it.
 /// - https goes through a tunnel, in which the proxy reads nothing; http, where it is allowed, in absolute form.
 /// - A proxy is spoken to in HTTP, in HTTP over TLS (its certificate is checked as the endpoint's), or in SOCKS 5, where it looks up the endpoint's name itself.
 ///   One that speaks anything else is an error at once, so that nothing goes by it unnoticed.
-/// - Its user and password stand in its URL.
+/// - Its user and password stand in its URL, with `@`, `/`, `?` and `#` in them written as `%40`, `%2F`, `%3F` and `%23`.
 /// - An endpoint on this machine (`localhost`, 127.0.0.0/8, `::1`) is asked without it.
-/// - In a CGI program, where `REQUEST_METHOD` is set, `HTTP_PROXY` is what a client said and is not believed (CVE-2016-5385).
+/// - In a CGI program, where `REQUEST_METHOD` is set, `HTTP_PROXY` in capitals is what a client said and is not believed (CVE-2016-5385). Elsewhere it is, unlike
+///   in curl, which never believes it.
 ///
 /// # The answer
 /// A JSON object, packed by gzip or deflate perhaps. The token is the first of `jwt`, `access_token`, `token` and `id_token` that is there, or what
@@ -74,8 +75,8 @@ use tower::Service;
 /// | no connection: name, TCP | [`Connect`](EndpointError::Connect) | after the provider's backoff, 1 to 60 s |
 /// | no connection through the proxy: it is not there, 407, 403, 502, no name for the endpoint | [`Proxy`](EndpointError::Proxy) | backoff |
 /// | 407 of a proxy to a request in plaintext | [`Status`](EndpointError::Status) | backoff |
-/// | TLS: unknown issuer, wrong name, expired certificate | [`Tls`](EndpointError::Tls) | backoff |
-/// | cut its answer short, or speaks no HTTP | [`Broken`](EndpointError::Broken) | backoff |
+/// | TLS: unknown issuer, wrong name, expired certificate, or the server breaks the handshake off with an alert | [`Tls`](EndpointError::Tls) | backoff |
+/// | cut its answer short, speaks no HTTP, or ended TLS after the handshake, as one that wants a client certificate can: there is none to show | [`Broken`](EndpointError::Broken) | backoff |
 /// | no whole answer within the [timeout](ExchangeBuilder::timeout) | [`TimedOut`](EndpointError::TimedOut) | backoff |
 /// | nothing: a [layer](ExchangeBuilder::layer) around the client failed | [`Layer`](EndpointError::Layer) | as the [`SourceError`](crate::SourceError) or [`TokenError`](crate::TokenError) in it says, else backoff |
 /// | over 1 MiB, packed or unpacked | [`TooLarge`](EndpointError::TooLarge) | backoff |

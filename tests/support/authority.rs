@@ -6,7 +6,11 @@
 
 use crate::server::{Server, Step};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
@@ -41,13 +45,35 @@ impl Authority {
     }
 
     pub fn acceptor(&self, name: &str) -> TlsAcceptor {
+        self.acceptor_with(name, WebPkiClientVerifier::no_client_auth(), rustls::ALL_VERSIONS)
+    }
+
+    /// Of a server that wants a certificate of this authority from its clients too.
+    pub fn acceptor_for_known_clients(
+        &self,
+        name: &str,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), ring).build().unwrap();
+        self.acceptor_with(name, clients, &[version])
+    }
+
+    fn acceptor_with(
+        &self,
+        name: &str,
+        clients: Arc<dyn ClientCertVerifier>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let ring = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(ring)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),

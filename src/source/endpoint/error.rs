@@ -38,8 +38,10 @@ pub enum EndpointError {
         #[source]
         error: BoxError,
     },
-    /// The server does not prove who it is, or speaks no TLS. Nothing was sent.
-    #[error("no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `root_certificates`")]
+    /// The server does not prove who it is, speaks no TLS, or breaks the handshake off, as one may that wants a client certificate. Nothing was sent.
+    #[error(
+        "no TLS with {endpoint}, nothing was sent: for a private CA pass its certificate to `root_certificates`; client certificates are not supported"
+    )]
     Tls {
         /// Where to.
         endpoint: Arc<str>,
@@ -47,8 +49,13 @@ pub enum EndpointError {
         #[source]
         error: BoxError,
     },
-    /// The connection broke before the answer was whole, or what came is not HTTP.
-    #[error("{endpoint} gave no whole answer: the connection broke, or it does not speak HTTP/1.1")]
+    /// The connection broke before the answer was whole, or what came is not HTTP. The request may have been sent.
+    ///
+    /// Also the end of a handshake that only the server knows to have failed: in TLS 1.3 it looks at the client's certificate when the
+    /// request may already be on its way, and this client has none (`CertificateRequired` in the chain).
+    #[error(
+        "{endpoint} gave no whole answer: the connection broke, it does not speak HTTP/1.1, or it wants a client certificate, and those are not supported"
+    )]
     Broken {
         /// Who.
         endpoint: Arc<str>,
@@ -145,12 +152,13 @@ impl EndpointError {
         let proxied = chain(client).find_map(|error| error.downcast_ref::<Proxied>());
         if let Some(proxy) = proxied.map(|proxied| Arc::clone(&proxied.proxy)) {
             Self::Proxy { endpoint, proxy, error }
+        } else if !client.is_connect() {
+            // TLS can fail after the handshake as well, and then something may have been sent.
+            Self::Broken { endpoint, error }
         } else if chain(client).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls { endpoint, error }
-        } else if client.is_connect() {
-            Self::Connect { endpoint, error }
         } else {
-            Self::Broken { endpoint, error }
+            Self::Connect { endpoint, error }
         }
     }
 

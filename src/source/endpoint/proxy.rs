@@ -50,6 +50,13 @@ impl Proxy {
     /// The proxy of this URL; `place` is where that is from.
     fn parse(url: &str, place: &str) -> Result<Self, ConfigError> {
         let refuse = |problem| ConfigError::IllegalProxy { place: place.to_owned(), problem };
+        // Taken apart at the first of these, what is behind it would be the host: sent to, and told in errors.
+        let login = url.rsplit_once('@').map(|(login, _)| login.split_once("://").map_or(login, |(_, login)| login));
+        if login.is_some_and(|login| login.contains(['@', '/', '?', '#'])) {
+            return Err(refuse(
+                "has a `@`, `/`, `?` or `#` in its user or password: write them as `%40`, `%2F`, `%3F` and `%23`",
+            ));
+        }
         let anything = Uri::from_static("https://-");
         let found = Matcher::builder().all(url).build().intercept(&anything).ok_or_else(|| {
             refuse("is no URL of a proxy: write `http://`, `https://` or `socks5://`, its host and its port")
@@ -60,6 +67,13 @@ impl Proxy {
         }
         if uri.host().is_none_or(str::is_empty) {
             return Err(refuse("has no host"));
+        }
+        let port = uri.authority().zip(uri.host()).map_or(0, |(authority, host)| authority.as_str().len() - host.len());
+        // The colon is one.
+        if uri.port().is_none() && port > 1 {
+            return Err(refuse(
+                "has a port that is no number from 0 to 65535: is a user or password meant? It ends in `@`",
+            ));
         }
         if found.raw_auth().is_some_and(|(user, password)| user.len() > 255 || password.len() > 255) {
             return Err(refuse(

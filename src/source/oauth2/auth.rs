@@ -19,8 +19,8 @@ const LIFETIME: Duration = Duration::from_secs(60);
 
 /// How the client says who it is to the token endpoint (RFC 6749 section 2.3). Secrets are kept in memory that is wiped, and never printed.
 ///
-/// What is wrong with one is told by [`build`](super::OAuth2Builder::build). A client that is known by its TLS certificate (RFC 8705) is
-/// [`public`](Self::public) here.
+/// What is wrong with one is told by [`build`](super::OAuth2Builder::build). Client certificates
+/// are not supported: a client that is known by one (RFC 8705) cannot be one here.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

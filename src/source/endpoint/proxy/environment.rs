@@ -30,17 +30,18 @@ impl Proxies {
     }
 
     pub(in crate::source::endpoint) fn of_environment(environment: Environment<'_>) -> Self {
-        // In a CGI program `HTTP_PROXY` is a header of whoever asks it (httpoxy, CVE-2016-5385).
+        // In a CGI program `HTTP_PROXY` is a header of whoever asks it (httpoxy, CVE-2016-5385). So curl never believes it; elsewhere
+        // most other programs do, and so do we.
         let of_http: &[_] =
-            if environment("REQUEST_METHOD").is_some() { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
-        let all = || first(&["ALL_PROXY", "all_proxy"], environment);
+            if environment("REQUEST_METHOD").is_some() { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
+        let all = || first(&["all_proxy", "ALL_PROXY"], environment);
         let found = |names: &[&'static str]| {
             let own = first(names, environment)?;
             let Some((name, url)) = (if own.is_some() { own } else { all()? }) else { return Ok(None) };
             Proxy::parse(&url, &format!("the variable {name}")).map(Some)
         };
-        let mut proxies = Self { https: found(&["HTTPS_PROXY", "https_proxy"]), http: found(of_http), except: None };
-        match first(&["NO_PROXY", "no_proxy"], environment) {
+        let mut proxies = Self { https: found(&["https_proxy", "HTTPS_PROXY"]), http: found(of_http), except: None };
+        match first(&["no_proxy", "NO_PROXY"], environment) {
             // One that finds all but these.
             Ok(Some((_, no))) => proxies.except = Some(Matcher::builder().all("http://-").no(no.as_str()).build()),
             Ok(None) => {}
@@ -61,17 +62,19 @@ impl Proxies {
     }
 }
 
-/// The first of these that is set, unless to nothing. It may hold a password.
+/// The first of these that is set, and not to nothing. It may hold a password.
 fn first(
     names: &[&'static str],
     environment: Environment<'_>,
 ) -> Result<Option<(&'static str, Zeroizing<String>)>, ConfigError> {
-    let Some((name, value)) = names.iter().find_map(|name| Some((*name, environment(name)?))) else { return Ok(None) };
+    let mut set = names.iter().filter_map(|name| Some((*name, environment(name)?)));
+    let blank = |value: &OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
+    let Some((name, value)) = set.find(|(_, value)| !blank(value)) else { return Ok(None) };
     let value = value.into_string().map(Zeroizing::new).map_err(|_| ConfigError::IllegalProxy {
         place: format!("the variable {name}"),
         problem: "is no text (UTF-8)",
     })?;
-    Ok(Some((name, value)).filter(|(_, value)| !value.trim().is_empty()))
+    Ok(Some((name, value)))
 }
 
 #[cfg(test)]
@@ -118,6 +121,25 @@ mod tests {
     }
 
     #[test]
+    fn small_letters_go_before_capitals_and_an_empty_variable_hides_no_other() {
+        for (capitals, small) in
+            [("HTTPS_PROXY", "https_proxy"), ("HTTP_PROXY", "http_proxy"), ("ALL_PROXY", "all_proxy")]
+        {
+            let endpoint = if capitals == "HTTP_PROXY" { HTTP } else { HTTPS };
+            for (capital, lower, wins) in
+                [("one", "two", "http://two"), ("one", " ", "http://one"), ("", "two", "http://two")]
+            {
+                let found = named(endpoint, &[(capitals, capital), (small, lower)]);
+                assert_eq!(found.as_deref(), Some(wins), "{capitals}={capital} {small}={lower}");
+            }
+        }
+        let no = |capitals, small| {
+            named(HTTPS, &[("https_proxy", "one"), ("NO_PROXY", capitals), ("no_proxy", small)]).is_none()
+        };
+        assert!(no("*", "") && no("other.org", "*") && !no("*", "other.org"));
+    }
+
+    #[test]
     fn a_mistake_is_told_to_who_would_have_used_it() {
         let variables = [("HTTPS_PROXY", "quic://x"), ("HTTP_PROXY", "http://proxy"), ("NO_PROXY", "other.org")];
         assert!(proxy(HTTPS, &variables).is_err());
@@ -155,14 +177,39 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_refused_and_not_passed_by() {
-        for bad in
-            ["quic://s3cr3t", "s3cr3t s3cr3t", "http://", "http://u:s3cr3t@", "socks4://s3cr3t", "/s3cr3t", "\u{fc}"]
-        {
+        for bad in [
+            "quic://s3cr3t",
+            "s3cr3t s3cr3t",
+            "http://",
+            "http://u:s3cr3t@",
+            "socks4://s3cr3t",
+            "/s3cr3t",
+            "\u{fc}",
+            // What a password may hold, and a URL's own signs.
+            "http://user@corp:s3cr3t@proxy:3128",
+            "http://user:p@s3cr3t@proxy:3128",
+            "https://user:p@s3cr3t@proxy",
+            "socks5://user@corp:s3cr3t@proxy:1080",
+            "socks5h://user:p@s3cr3t@proxy",
+            "user:p@s3cr3t@proxy",
+            "http://user:s3cr3t/@proxy:3128",
+            "http://user:s3cr3t?x@proxy",
+            "http://user:s3cr3t#x@proxy",
+            "http://user:12/s3cr3t@proxy",
+            "http://s3cr3t?x@proxy",
+            "socks5://s3cr3t#x@proxy",
+            // Whoever forgot the host, or the end of the password.
+            "http://user:s3cr3t",
+            "user:s3cr3t",
+            "socks5://user:s3cr3t",
+        ] {
             let refused = proxy(HTTPS, &[("HTTPS_PROXY", bad)]).unwrap_err();
             assert!(matches!(refused, ConfigError::IllegalProxy { .. }), "{bad}");
             let text = format!("{refused} {refused:?}");
             assert!(text.contains("the variable HTTPS_PROXY") && !text.contains("s3cr3t"), "{text}");
         }
+        assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "http://user%40corp:p%40%2F@proxy:1")]).unwrap(), "http://proxy:1");
+        assert_eq!(named(HTTPS, &[("HTTPS_PROXY", "http://[::1]:1")]).unwrap(), "http://[::1]:1");
         let long = format!("socks5://user:{}@proxy", "x".repeat(256));
         assert!(proxy(HTTPS, &[("ALL_PROXY", &long)]).is_err());
     }
