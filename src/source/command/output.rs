@@ -284,7 +284,7 @@ mod tests {
             ),
         ] {
             let error = read(stdout).unwrap_err();
-            let text = format!("{error}: {:?}", error);
+            let text = format!("{error}: {error:?}");
             assert!(text.contains(says), "{stdout:?}: {text}");
             assert!(!text.contains("s3cr3t"), "{text}");
             let chain = crate::source::chain(&error).map(|error| format!("{error}: ")).collect::<String>();

@@ -208,7 +208,7 @@ mod tests {
         let (thread, id) = begins.recv().unwrap();
         assert_ne!(thread, thread::current().id());
         // Far more than it takes: a test must end, too.
-        timeout(Duration::from_secs(20), turns.next()).await.expect("it was not killed");
+        drop(timeout(Duration::from_secs(20), turns.next()).await.expect("it was not killed"));
         let id = Pid::from_raw(id.try_into().unwrap()).unwrap();
         assert_eq!(test_kill_process(id), Err(Errno::SRCH), "it was waited for");
     }
