@@ -74,7 +74,8 @@ use zeroize::Zeroizing;
 /// reads it anew. A fetch on a runtime that nobody drives any more keeps it from the others for [`timeout`](OAuth2Builder::timeout) and 5 s.
 ///
 /// If the process dies between the answer and the callback's end, the old one is what is kept: good where the server takes it until the new one is
-/// used, as it is not used before it is kept. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
+/// used, as it is not used before it was given to the callback. One that the callback could not keep is given to it again before it is shown, and then
+/// shown whether it was kept or not. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
 /// reuse for theft at once, without a grace window (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give
 /// such a server's client a window of some seconds, most have a setting for it. After a login [`set_refresh_token`](Self::set_refresh_token) goes
 /// on with its token.

@@ -62,6 +62,7 @@ impl Grant {
             Self::ClientCredentials => Shown::Nothing,
             Self::RefreshToken(rotation) => {
                 let turn = deadline.bound(ANOTHER, rotation.turn(deadline.limit)).await?;
+                deadline.bound("the callback of `on_rotation`", turn.save_first(deadline.limit)).await?;
                 Shown::RefreshToken(turn)
             }
             Self::JwtBearer(assertion) => Shown::Assertion(assertion.get(request, deadline).await?),

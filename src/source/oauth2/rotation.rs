@@ -128,13 +128,20 @@ impl Turn {
         self.shared.held().number == self.number
     }
 
-    /// Keeps the successor, if there is one: in memory at once, then by the callback. One that the callback could not keep is given to it again.
+    /// Gives the callback once more what it could not keep, before it is shown: what is spent then is at least not what a restart shows. If it fails
+    /// again the token is shown all the same, as this process holds what comes. A quarter of a fetch at most, so that the request has its time.
+    pub(super) async fn save_first(self: &Arc<Self>, limit: Duration) {
+        self.save(LIMIT.min(limit / 4)).await;
+    }
+
+    /// Keeps the successor, if there is one: in memory at once, then by the callback.
     pub(super) async fn keep(self: Arc<Self>, successor: Option<Zeroizing<String>>) {
-        if let Some(successor) = successor.filter(|successor| *successor != self.token) {
-            let mut held = self.shared.held();
-            if held.number == self.number || held.token == self.token {
+        let Some(successor) = successor.filter(|successor| *successor != self.token) else { return };
+        match self.shared.held() {
+            mut held if held.number == self.number || held.token == self.token => {
                 (held.token, held.unsaved) = (successor, true);
             }
+            _ => return,
         }
         self.save(LIMIT).await;
     }
