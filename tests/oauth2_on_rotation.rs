@@ -7,7 +7,7 @@ mod server;
 mod support;
 
 use oauth2::{Kept, oauth2_error, provider, provider_of, refreshing, request, rotating, shown, with_refresh_token};
-use server::{Server, ok};
+use server::{Server, answer, ok};
 use std::{
     future::pending,
     sync::{Arc, Mutex},
@@ -193,4 +193,27 @@ async fn whoever_waits_too_long_for_the_refresh_token_is_told_so() {
     assert!(!first.is_finished(), "its callback has 5 s");
     tokio::time::resume();
     assert_eq!(shown(&server), ["r1"]);
+}
+
+#[tokio::test]
+async fn what_the_callback_could_not_keep_is_given_to_it_again_before_it_is_shown() {
+    let server = Server::new(|count| match count {
+        0 => with_refresh_token("r2"),
+        1 => answer("500 Internal Server Error", "", ""),
+        _ => with_refresh_token("r3"),
+    })
+    .await;
+    let kept = Kept::default();
+    let (keeper, seen) = (kept.clone(), server.clone());
+    let (provider, clock) = provider(refreshing(&server).on_rotation(move |new| {
+        let calls = keeper.all().len();
+        keeper.put(&format!("{new} after {}", seen.asked().len()));
+        async move { if calls < 2 { Err("the disk is full".into()) } else { Ok(()) } }
+    }));
+    for _ in 0..3 {
+        let _ = provider.refresh().await;
+        clock.advance(HOUR);
+    }
+    assert_eq!(shown(&server), ["r1", "r2", "r2"]);
+    assert_eq!(kept.all(), ["r2 after 1", "r2 after 1", "r2 after 2", "r3 after 3"]);
 }

@@ -71,10 +71,11 @@ use zeroize::Zeroizing;
 /// # Refresh tokens
 /// A new one replaces the old in memory, and is given to [`on_rotation`](OAuth2Builder::on_rotation), before the access token that came with it is
 /// used. Without a new one the old stays (RFC 6749 section 6). No error ever drops it. It is shown by one fetch at a time, whoever asks, and each
-/// reads it anew.
+/// reads it anew. A fetch on a runtime that nobody drives any more keeps it from the others for [`timeout`](OAuth2Builder::timeout) and 5 s.
 ///
 /// If the process dies between the answer and the callback's end, the old one is what is kept: good where the server takes it until the new one is
-/// used, as it is not used before it is kept. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
+/// used, as it is not used before it was given to the callback. One that the callback could not keep is given to it again before it is shown, and then
+/// shown whether it was kept or not. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
 /// reuse for theft at once, without a grace window (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give
 /// such a server's client a window of some seconds, most have a setting for it. After a login [`set_refresh_token`](Self::set_refresh_token) goes
 /// on with its token.
@@ -177,8 +178,9 @@ impl OAuth2 {
         OAuth2Builder::new(endpoint.into(), auth, Grant::TokenExchange { subject, actor: None, requested: None })
     }
 
-    /// Goes on with the refresh token of a new login. Waits for the fetch that is showing the old one, if there is one; the callback is not called.
-    /// Follow it by [`refresh`](crate::TokenProvider::refresh), which ends a provider's wait after `invalid_grant`.
+    /// Goes on with the refresh token of a new login. Waits for the fetch that is showing the old one, if there is one, at most for
+    /// [`timeout`](OAuth2Builder::timeout) and 5 s: then that fetch is on a runtime that nobody drives, and what it still gets is put over nothing.
+    /// Outside a tokio runtime it does not wait. The callback is not called. Follow it by [`refresh`](crate::TokenProvider::refresh), which ends a provider's wait after `invalid_grant`.
     ///
     /// # Errors
     /// [`ConfigError`] for one that cannot be sent, and with another grant.
@@ -191,7 +193,7 @@ impl OAuth2 {
             return Err(ConfigError::NotOfThisGrant { setting: "set_refresh_token", grant: self.0.grant.name() });
         };
         auth::text("the refresh grant", &token)?;
-        rotation.turn().await.replace(token);
+        rotation.replace(token, self.0.place.timeout()).await;
         Ok(())
     }
 }
@@ -219,6 +221,7 @@ impl Inner {
         let shown = self.grant.show(request, deadline).await?;
         // Signed last, as it lives for a minute.
         let assertion = self.client.assertion(&found.audience)?;
+        shown.may_be_shown(deadline)?;
         let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
 
         let answer = match found.endpoint.ask_until(deadline.at, self.request(form)).await {

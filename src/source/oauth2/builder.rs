@@ -169,8 +169,8 @@ impl OAuth2Builder {
     /// ```
     ///
     /// If it fails, panics, or does not end within 5 s (then it is dropped), the fetch succeeds all the same: the access token is good, and this
-    /// process holds the new refresh token. Its error is logged once, so put no token into it, and the callback is called again with the next
-    /// fetch. Until one succeeds, *a restart would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A
+    /// process holds the new refresh token. Its error is logged once, so put no token into it. The next fetch calls it again before it
+    /// shows that refresh token, for at most 5 s or a quarter of [`timeout`](Self::timeout), and goes on if it fails. Until one succeeds, *a restart would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A
     /// provider that drops its fetch does not stop the callback.
     pub fn on_rotation<F, A>(mut self, keep: F) -> Self
     where

@@ -97,7 +97,7 @@ impl OAuth2Error {
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
 impl Deadline {
@@ -112,7 +112,10 @@ impl Deadline {
     }
 
     pub(super) async fn bound<T>(self, what: &'static str, future: impl Future<Output = T>) -> Result<T, SourceError> {
-        let limit = self.limit;
-        timeout_at(self.at, future).await.map_err(|_| SourceError::transient(OAuth2Error::Late { what, limit }))
+        timeout_at(self.at, future).await.map_err(|_| self.late(what))
+    }
+
+    pub(super) fn late(self, what: &'static str) -> SourceError {
+        SourceError::transient(OAuth2Error::Late { what, limit: self.limit })
     }
 }

@@ -4,12 +4,16 @@ use super::{
     error::{Deadline, OAuth2Error},
     rotation::{Rotation, Turn},
 };
-use crate::{BoxError, Token, TokenRequest, source::answer};
+use crate::{BoxError, SourceError, Token, TokenRequest, source::answer};
+use std::sync::Arc;
 use tokio::sync::Mutex;
 use tower::{Service, ServiceExt, util::BoxService};
 
 /// What JWTs are called (RFC 8693 section 3).
 pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// What a fetch waits for that has no turn.
+const ANOTHER: &str = "another fetch with the same refresh token";
 
 pub(super) enum Grant {
     /// RFC 6749 section 4.4.
@@ -38,7 +42,7 @@ pub(super) struct Presented {
 /// What one fetch shows.
 pub(super) enum Shown<'a> {
     Nothing,
-    RefreshToken(Turn),
+    RefreshToken(Arc<Turn>),
     Assertion(Token),
     Tokens { subject: (Token, &'a str), actor: Option<(Token, &'a str)>, requested: Option<&'a str> },
 }
@@ -57,7 +61,8 @@ impl Grant {
         Ok(match self {
             Self::ClientCredentials => Shown::Nothing,
             Self::RefreshToken(rotation) => {
-                let turn = deadline.bound("another fetch with the same refresh token", rotation.turn()).await?;
+                let turn = deadline.bound(ANOTHER, rotation.turn(deadline.limit)).await?;
+                deadline.bound("the callback of `on_rotation`", turn.save_first(deadline.limit)).await?;
                 Shown::RefreshToken(turn)
             }
             Self::JwtBearer(assertion) => Shown::Assertion(assertion.get(request, deadline).await?),
@@ -97,6 +102,14 @@ impl Presented {
 }
 
 impl Shown<'_> {
+    /// Asked right before it is shown.
+    pub(super) fn may_be_shown(&self, deadline: Deadline) -> Result<(), SourceError> {
+        match self {
+            Self::RefreshToken(turn) if !turn.is_mine() => Err(deadline.late(ANOTHER)),
+            _ => Ok(()),
+        }
+    }
+
     /// As parameters, `grant_type` first.
     pub(super) fn pairs(&self) -> Vec<(&str, &str)> {
         match self {

@@ -1,12 +1,34 @@
 //! The refresh token: one at a time may be shown, and its successor is kept before anything else is done.
 //!
-//! Whoever fetches holds the lock from before the token is read until its successor is kept. So no two fetches show the same token, which a server
-//! that rotates them takes for theft, and the callback sees successors in their order. The callback runs in a task of its own that takes the lock
-//! along: a fetch that is dropped meanwhile does not stop it.
+//! Whoever fetches takes a *turn* before the token is read, and has it until the successor is kept. So no two fetches show the same token, which a
+//! server that rotates them takes for theft, and the callback sees successors in their order. The callback runs in a task of its own that takes the
+//! turn along: a fetch that is dropped meanwhile does not stop it.
+//!
+//! A turn has a number and an end: `timeout`, which no request outlasts, and the 5 s of the callback. The end is for a runtime that nobody drives any
+//! more: its fetch neither goes on nor is dropped. Whoever finds a turn past its end, after a wait or at once, takes the next number, and with it the
+//! turn. The lock is held for moments, never across an await, and all who wait are woken when a turn ends: no frozen one can sit on either.
+//!
+//! What an owner may do that has lost its turn so, and runs again:
+//! - show the token: no. It looks at the number right before it asks. A request that had begun cannot be taken back: if it froze while it connected, the
+//!   token may be shown twice.
+//! - keep a successor: in memory, and only if the token is still the one that it showed. It may be the only good one. Else what is held is newer: by
+//!   the next fetch, or a login.
+//! - call the callback, or go on with a call: no, it could put an old token over a new one. The next turn saves what is not saved.
+//! - end the turn: no, that is another's.
 
 use crate::BoxError;
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{Instrument, warn};
 use zeroize::Zeroizing;
 
@@ -16,8 +38,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) type Persist = dyn Fn(&str) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send + Sync;
 
 pub(super) struct Rotation {
-    held: Arc<Mutex<Held>>,
+    shared: Arc<Shared>,
     pub(super) persist: Option<Arc<Persist>>,
+}
+
+struct Shared {
+    held: Mutex<Held>,
+    /// Wakes all who wait: one alone may be frozen, and the word lost with it.
+    freed: Notify,
 }
 
 struct Held {
@@ -26,68 +54,152 @@ struct Held {
     unsaved: bool,
     /// That was said.
     warned: bool,
+    /// Of the turn that was taken last.
+    number: u64,
+    /// When that turn is overdue, unless it is over.
+    ends: Option<Instant>,
 }
 
-/// The right to show the refresh token.
-pub(super) struct Turn {
-    held: OwnedMutexGuard<Held>,
-    persist: Option<Arc<Persist>>,
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("nothing panics while it holds the refresh token")
+    }
 }
 
 impl Rotation {
     pub(super) fn new(token: Zeroizing<String>) -> Self {
-        Self { held: Arc::new(Mutex::new(Held { token, unsaved: false, warned: false })), persist: None }
+        let held = Held { token, unsaved: false, warned: false, number: 0, ends: None };
+        Self { shared: Arc::new(Shared { held: Mutex::new(held), freed: Notify::new() }), persist: None }
     }
 
-    pub(super) async fn turn(&self) -> Turn {
-        Turn { held: Arc::clone(&self.held).lock_owned().await, persist: self.persist.clone() }
+    /// Waits for it. `limit` is what a fetch may take.
+    pub(super) async fn turn(&self, limit: Duration) -> Arc<Turn> {
+        loop {
+            // Before the look, so that a turn that ends right after it is not missed.
+            let freed = self.shared.freed.notified();
+            let ends = match self.shared.held() {
+                held if held.ends.is_none_or(|ends| ends <= Instant::now()) => return self.take(held, limit),
+                held => held.ends.unwrap_or_else(Instant::now),
+            };
+            let _ = timeout_at(ends, freed).await;
+        }
     }
+
+    /// Another one from outside, kept there already.
+    pub(super) async fn replace(&self, token: Zeroizing<String>, limit: Duration) {
+        let turn = match Handle::try_current() {
+            Ok(_) => timeout(limit + LIMIT, self.turn(limit)).await.ok(),
+            // No timer, so no end to a wait.
+            Err(_) => None,
+        };
+        // Not its turn, and still the newest: whoever had the turn has lost it, and puts nothing over this.
+        let turn = turn.unwrap_or_else(|| self.take(self.shared.held(), limit));
+        let mut held = turn.shared.held();
+        (held.token, held.unsaved, held.warned) = (token, false, false);
+    }
+
+    fn take(&self, mut held: MutexGuard<'_, Held>, limit: Duration) -> Arc<Turn> {
+        held.number += 1;
+        held.ends = Some(Instant::now() + limit + LIMIT);
+        Arc::new(Turn {
+            number: held.number,
+            token: held.token.clone(),
+            shared: Arc::clone(&self.shared),
+            persist: self.persist.clone(),
+        })
+    }
+}
+
+/// The right to show the refresh token. It is over with its last handle.
+pub(super) struct Turn {
+    number: u64,
+    token: Zeroizing<String>,
+    shared: Arc<Shared>,
+    persist: Option<Arc<Persist>>,
 }
 
 impl Turn {
     pub(super) fn token(&self) -> &str {
-        &self.held.token
+        &self.token
     }
 
-    /// One from outside, kept there already.
-    pub(super) fn replace(mut self, token: Zeroizing<String>) {
-        *self.held = Held { token, unsaved: false, warned: false };
+    /// Nobody has taken it over.
+    pub(super) fn is_mine(&self) -> bool {
+        self.shared.held().number == self.number
     }
 
-    /// Keeps the successor, if there is one: in memory at once, then by the callback. One that the callback could not keep is given to it again.
-    pub(super) async fn keep(mut self, successor: Option<Zeroizing<String>>) {
-        if let Some(successor) = successor.filter(|successor| *successor != self.held.token) {
-            self.held.token = successor;
-            self.held.unsaved = true;
+    /// Gives the callback once more what it could not keep, before it is shown: what is spent then is at least not what a restart shows. If it fails
+    /// again the token is shown all the same, as this process holds what comes. A quarter of a fetch at most, so that the request has its time.
+    pub(super) async fn save_first(self: &Arc<Self>, limit: Duration) {
+        self.save(LIMIT.min(limit / 4)).await;
+    }
+
+    /// Keeps the successor, if there is one: in memory at once, then by the callback.
+    pub(super) async fn keep(self: Arc<Self>, successor: Option<Zeroizing<String>>) {
+        let Some(successor) = successor.filter(|successor| *successor != self.token) else { return };
+        match self.shared.held() {
+            mut held if held.number == self.number || held.token == self.token => {
+                (held.token, held.unsaved) = (successor, true);
+            }
+            _ => return,
         }
-        let Some(persist) = self.persist.filter(|_| self.held.unsaved) else { return };
-        let kept = Attempt { held: self.held, ended: None }.make(persist);
+        self.save(LIMIT).await;
+    }
+
+    async fn save(self: &Arc<Self>, within: Duration) {
+        let Some(persist) = self.persist.clone() else { return };
+        let token = match self.shared.held() {
+            held if held.unsaved && held.number == self.number => held.token.clone(),
+            _ => return,
+        };
+        let attempt = Attempt { turn: Arc::clone(self), token, ended: None };
         // A panic was reported when it happened.
-        let _ = tokio::spawn(kept.in_current_span()).await;
+        let _ = tokio::spawn(attempt.make(persist, within).in_current_span()).await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut held = self.shared.held();
+        if held.number == self.number {
+            held.ends = None;
+            drop(held);
+            self.shared.freed.notify_waiters();
+        }
     }
 }
 
 /// One call of the callback. Its end is noted however it comes: by a panic, or with the runtime.
 struct Attempt {
-    held: OwnedMutexGuard<Held>,
+    turn: Arc<Turn>,
+    token: Zeroizing<String>,
     ended: Option<Result<(), String>>,
 }
 
 impl Attempt {
-    async fn make(mut self, persist: Arc<Persist>) {
-        let kept = tokio::time::timeout(LIMIT, async { persist(&self.held.token).await }).await;
-        self.ended = Some(match kept {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("it did not end within {LIMIT:?}")),
-        });
+    async fn make(mut self, persist: Arc<Persist>, within: Duration) {
+        let mut keeping = pin!(timeout(within, async { persist(&self.token).await }));
+        let kept =
+            poll_fn(|cx| if self.turn.is_mine() { keeping.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) });
+        let ended = match kept.await {
+            Some(Ok(result)) => result.map_err(|error| error.to_string()),
+            Some(Err(_)) => Err(format!("it did not end within {within:?}")),
+            None => Err("its runtime stood still until another fetch had the turn".to_owned()),
+        };
+        self.ended = Some(ended);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        let mut held = self.turn.shared.held();
+        if held.token != self.token {
+            // It was about another one, of before.
+            return;
+        }
         let problem = match self.ended.take() {
             Some(Ok(())) => {
-                (self.held.unsaved, self.held.warned) = (false, false);
+                (held.unsaved, held.warned) = (false, false);
                 return;
             }
             Some(Err(problem)) => problem,
@@ -95,7 +207,10 @@ impl Drop for Attempt {
             None => "its runtime was shut down".to_owned(),
         };
         // Once until it works again.
-        if !std::mem::replace(&mut self.held.warned, true) {
+        let said = std::mem::replace(&mut held.warned, true);
+        // A subscriber is somebody else's code.
+        drop(held);
+        if !said {
             warn!(
                 problem,
                 "the callback of `on_rotation` did not keep the new refresh token: it is in this process's memory alone, and a restart would show an old one; tried again with the next fetch"
