@@ -10,11 +10,13 @@ use oauth2::{
     Kept, once, provider, provider_of, refreshing, request, rotating, shown, token_requests, with_refresh_token,
 };
 use server::{Server, Step, answer, is_permanent, ok};
+use std::sync::Arc;
 use support::{HOUR, SECOND};
+use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 use tower_jwt_refresh::{
     ConfigError,
-    source::oauth2::{ClientAuth, OAuth2},
+    source::oauth2::{ClientAuth, OAuth2, TokenEndpoint},
 };
 
 // Scenario 66.
@@ -190,4 +192,29 @@ async fn refresh_tokens_that_come_with_other_grants_are_not_used() {
     for asked in token_requests(&server) {
         assert_eq!(asked.param("grant_type").as_deref(), Some("client_credentials"));
     }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_not_shown_with_less_than_half_of_the_time_left() {
+    let permits = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&permits);
+    let server = oauth2::judging(move |asked| {
+        if asked.is_token_request() {
+            return with_refresh_token("r2");
+        }
+        [vec![Step::Wait(Arc::clone(&wait))], ok(&oauth2::metadata(asked, ""))].concat()
+    })
+    .await;
+    let place = TokenEndpoint::discover(oauth2::issuer(&server));
+    let mut source = OAuth2::refresh_token(place, ClientAuth::public("id"), "r1").timeout(HOUR).build().unwrap();
+    let fetch = tokio::spawn(source.ready().await.unwrap().call(request().await));
+    while server.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(HOUR * 6 / 10).await;
+    tokio::time::resume();
+    permits.add_permits(2);
+    fetch.await.unwrap().unwrap_err();
+    assert!(token_requests(&server).is_empty());
 }

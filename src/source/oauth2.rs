@@ -94,7 +94,7 @@ use zeroize::Zeroizing;
 /// | no `access_token`, one that no header can hold | [`Answer`](EndpointError::Answer) | backoff |
 /// | `token_type` is not Bearer | [`Answer`](EndpointError::Answer) | seldom |
 /// | refresh token: `invalid_grant`: expired, withdrawn, or shown twice | [`Refused`](EndpointError::Refused) | seldom; at once after `set_refresh_token` and [`refresh`](crate::TokenProvider::refresh) |
-/// | refresh token: another fetch with it takes too long | [`Late`](OAuth2Error::Late) | backoff |
+/// | refresh token: half of `timeout` is over before it is shown: by discovery, another fetch with it, the callback | [`Late`](OAuth2Error::Late) | backoff |
 /// | JWT bearer, token exchange: the source of what is shown fails | [`Presented`](OAuth2Error::Presented) | as its own error says |
 /// | JWT bearer, token exchange: `invalid_grant`: wrong key, audience or clock, or it is spent | [`Refused`](EndpointError::Refused) | seldom, with a new one |
 /// | discovery: no metadata, or something else | [`NoMetadata`](OAuth2Error::NoMetadata), [`UnreadableMetadata`](OAuth2Error::UnreadableMetadata) | backoff; an endpoint that is known serves on |

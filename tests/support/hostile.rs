@@ -301,7 +301,7 @@ fn unreadable() -> Vec<Case> {
     .into_iter()
     .map(|text| {
         let name = format!("no HTTP: {:?}", text.chars().take(80).collect::<String>());
-        case(name, vec![raw(text)], error(Kind::Broken, "or it does not speak HTTP/1.1"))
+        case(name, vec![raw(text)], error(Kind::Broken, "it does not speak HTTP/1.1"))
     })
     .collect()
 }

@@ -58,8 +58,8 @@ pub enum OAuth2Error {
         #[source]
         error: BoxError,
     },
-    /// The time for the whole fetch was over before the token endpoint was asked.
-    #[error("{what} took until the end of the {limit:.1?} that a fetch may take: look there, or raise `timeout`")]
+    /// The time was over before the token endpoint was asked: that of the whole fetch, or the half of it in which a refresh token must be at hand.
+    #[error("{what} took until the end of the {limit:.1?} that a fetch has for it: look there, or raise `timeout`")]
     Late {
         /// What took the time.
         what: &'static str,
@@ -109,6 +109,15 @@ impl Deadline {
     pub(super) fn half(self) -> Instant {
         let now = Instant::now();
         now + self.at.saturating_duration_since(now) / 2
+    }
+
+    /// What comes before a refresh token is shown ends by then: shown with little time left, its successor would be lost, and it be shown again.
+    pub(super) fn before_it_is_shown(self) -> Self {
+        Self { at: self.at.checked_sub(self.limit / 2).unwrap_or(self.at), limit: self.limit / 2 }
+    }
+
+    pub(super) fn is_over(self) -> bool {
+        self.at <= Instant::now()
     }
 
     pub(super) async fn bound<T>(self, what: &'static str, future: impl Future<Output = T>) -> Result<T, SourceError> {

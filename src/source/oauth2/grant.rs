@@ -61,8 +61,9 @@ impl Grant {
         Ok(match self {
             Self::ClientCredentials => Shown::Nothing,
             Self::RefreshToken(rotation) => {
-                let turn = deadline.bound(ANOTHER, rotation.turn(deadline.limit)).await?;
-                deadline.bound("the callback of `on_rotation`", turn.save_first(deadline.limit)).await?;
+                let early = deadline.before_it_is_shown();
+                let turn = early.bound(ANOTHER, rotation.turn(deadline.limit)).await?;
+                early.bound("the callback of `on_rotation`", turn.save_first(deadline.limit)).await?;
                 Shown::RefreshToken(turn)
             }
             Self::JwtBearer(assertion) => Shown::Assertion(assertion.get(request, deadline).await?),
@@ -106,6 +107,9 @@ impl Shown<'_> {
     pub(super) fn may_be_shown(&self, deadline: Deadline) -> Result<(), SourceError> {
         match self {
             Self::RefreshToken(turn) if !turn.is_mine() => Err(deadline.late(ANOTHER)),
+            Self::RefreshToken(_) if deadline.before_it_is_shown().is_over() => {
+                Err(deadline.before_it_is_shown().late("what comes before the refresh token is shown"))
+            }
             _ => Ok(()),
         }
     }
