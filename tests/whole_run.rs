@@ -17,8 +17,10 @@ use std::{
 const LONG: usize = 8;
 /// In what tests make up on the way, in base64 as well.
 const MARKS: [&str; 2] = ["s3cr3t", "cr3dential"];
-/// What the examples hold, which register nothing. Their servers say on purpose which token they saw.
-const EXAMPLES: [&str; 2] = ["durable-credential", "my-api-key"];
+/// What the examples hold, which register nothing: credentials, and of tokens the session that `two_stages` keeps to itself and the signature of
+/// made-up JWTs. Their servers say on purpose which token they saw, so most tokens are not here.
+const EXAMPLES: [&str; 7] =
+    ["durable-credential", "my-api-key", "my-secret", "durable", "session-1", "session-2", "c2lnbmF0dXJl"];
 
 /// Everything to look for, and the secret it gives away.
 #[derive(Default)]

@@ -87,6 +87,7 @@ mod tests {
             let text = BASE64_STANDARD.encode(format!("{before}{token}"));
             assert!(found(&text), "{text}");
         }
+        assert!(forms("an opaque+1").iter().any(|form| "token=an+opaque%2B1".contains(form)), "in a form");
         assert!(!found("eyJhbGciOiJub25lIn0"), "many have this header");
     }
 
