@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use std::path::Path;
+use std::{fs, io::Write, path::Path};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jwt_refresh::{
     BoxError, JwtRefreshLayer, TokenProvider,
@@ -30,8 +30,9 @@ async fn main() -> Result<(), BoxError> {
     work(&server, TokenProvider::new(source), 4).await?;
 
     // What a login left.
-    let kept = std::env::temp_dir().join(format!("oauth2-example-{}", std::process::id()));
-    std::fs::write(&kept, server.log_in())?;
+    let folder = tempfile::tempdir()?;
+    let kept = folder.path().join("refresh-token");
+    keep(&kept, &server.log_in())?;
     for run in ["refresh token", "refresh token, after a restart"] {
         println!("{run}");
         let place = TokenEndpoint::discover(server.issuer());
@@ -39,8 +40,8 @@ async fn main() -> Result<(), BoxError> {
             .on_rotation({
                 let kept = kept.clone();
                 move |new| {
-                    let written = keep(&kept, new);
-                    async { Ok(written?) }
+                    let (kept, new) = (kept.clone(), new.to_owned());
+                    async move { Ok(tokio::task::spawn_blocking(move || keep(&kept, &new)).await??) }
                 }
             })
             .build()?;
@@ -49,8 +50,6 @@ async fn main() -> Result<(), BoxError> {
         // Waits for a fetch under way, so that its refresh token is kept.
         provider.shutdown().await;
     }
-    std::fs::remove_file(&kept)?;
-
     let seen = server.seen();
     println!("{seen:?}");
     if seen.refusals + seen.spent > 0 || seen.discoveries != 3 || seen.tokens < 6 {
@@ -61,11 +60,16 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// By rename, so that no crash leaves half a token.
+/// For its owner alone, and by rename, so that no crash leaves half a token.
 fn keep(path: &Path, token: &str) -> std::io::Result<()> {
     let new = path.with_extension("new");
-    std::fs::write(&new, token)?;
-    std::fs::rename(new, path)
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.write(true).create(true).truncate(true).open(&new)?;
+    file.write_all(token.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 /// A request each second.

@@ -86,6 +86,9 @@ pub fn read_output(stdout: &[u8], exec_credential: bool) -> Result<Token, Output
 /// `Bearer`, users in URLs, keys in PEM, what also stands on stdout or in a variable that was set here. This is for programs that tell more
 /// than they know, not a promise that no secret can pass: a password among other words is a word. Nothing of its stdout is quoted, nor an argument.
 ///
+/// Who needs a token gets it as the cause of [`TokenError::Unavailable`](crate::TokenError::Unavailable), or of
+/// [`TokenError::NeedsCredential`](crate::TokenError::NeedsCredential) where the table says "seldom": each minute while requests fail for it, else each 15.
+///
 /// | what the program did | error | asked again |
 /// | --- | --- | --- |
 /// | it is not there, or not executable | [`NotStarted`](CommandError::NotStarted) | after the provider's backoff, 1 to 60 s: it may be about to be installed or upgraded |

@@ -70,6 +70,9 @@ use tower::Service;
 /// The error is a [`SourceError`](crate::SourceError) around an [`EndpointError`]. Neither it nor its chain holds the credential, a token, or
 /// anything the endpoint wrote.
 ///
+/// Who needs a token gets it as the cause of [`TokenError::Unavailable`](crate::TokenError::Unavailable), or of
+/// [`TokenError::NeedsCredential`](crate::TokenError::NeedsCredential) where the table says "seldom": each minute while requests fail for it, else each 15.
+///
 /// | what the server did | error | asked again |
 /// | --- | --- | --- |
 /// | no connection: name, TCP | [`Connect`](EndpointError::Connect) | after the provider's backoff, 1 to 60 s |

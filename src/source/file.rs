@@ -64,7 +64,8 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// # Failures
 /// The error is a [`TokenFileError`]. It names the path and never quotes the file. All are transient, and the file is looked at again after the provider's
 /// backoff, 1 to 60 s: whatever is wrong with a file heals as soon as somebody repairs it, and to look costs nothing. The token held is sent meanwhile, while
-/// it lives, and the provider warns once.
+/// it lives, and the provider warns once. Who needs a token and has none gets it as the cause of
+/// [`TokenError::Unavailable`](crate::TokenError::Unavailable).
 ///
 /// | what is there | error |
 /// | --- | --- |

@@ -77,12 +77,16 @@ use zeroize::Zeroizing;
 /// used, as it is not used before it was given to the callback. One that the callback could not keep is given to it again before it is shown, and then
 /// shown whether it was kept or not. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
 /// reuse for theft at once, without a grace window (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give
-/// such a server's client a window of some seconds, most have a setting for it. After a login [`set_refresh_token`](Self::set_refresh_token) goes
+/// such a server's client a window of some seconds, most have a setting for it. Some servers spend a refresh token even with a request that they
+/// refuse for its `resource`: try a new one with a login that may be lost. After a login [`set_refresh_token`](Self::set_refresh_token) goes
 /// on with its token.
 ///
 /// # Failures
 /// An [`EndpointError`] where the token endpoint is to blame, as told there, or an [`OAuth2Error`]. Neither holds a credential, a token, or an
 /// `error_description`, which may echo them.
+///
+/// Who needs a token gets it as the cause of [`TokenError::Unavailable`](crate::TokenError::Unavailable), or of
+/// [`TokenError::NeedsCredential`](crate::TokenError::NeedsCredential) where the table says "seldom": each minute while requests fail for it, else each 15.
 ///
 /// | what happened | error | asked again |
 /// | --- | --- | --- |
@@ -98,7 +102,7 @@ use zeroize::Zeroizing;
 /// | JWT bearer, token exchange: the source of what is shown fails | [`Presented`](OAuth2Error::Presented) | as its own error says |
 /// | JWT bearer, token exchange: `invalid_grant`: wrong key, audience or clock, or it is spent | [`Refused`](EndpointError::Refused) | seldom, with a new one |
 /// | discovery: no metadata, or something else | [`NoMetadata`](OAuth2Error::NoMetadata), [`UnreadableMetadata`](OAuth2Error::UnreadableMetadata) | backoff; an endpoint that is known serves on |
-/// | discovery: metadata of another issuer, or without a usable token endpoint | [`OtherIssuer`](OAuth2Error::OtherIssuer), [`NoTokenEndpoint`](OAuth2Error::NoTokenEndpoint) | seldom |
+/// | discovery: metadata of another issuer, or without a usable token endpoint | [`OtherIssuer`](OAuth2Error::OtherIssuer), [`NoTokenEndpoint`](OAuth2Error::NoTokenEndpoint) | seldom; an endpoint that is known serves on, with a warning |
 ///
 /// # Cancel safety
 /// Dropping the future ends the request. The server may have minted a token that nobody gets, and spent a refresh token: see above. A callback that

@@ -55,6 +55,9 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// # Failures
 /// The error is a [`SourceError`] around a [`SignError`]. Neither holds the key or a token.
 ///
+/// Who needs a token gets it as the cause of [`TokenError::Unavailable`](crate::TokenError::Unavailable), or of
+/// [`TokenError::NeedsCredential`](crate::TokenError::NeedsCredential) where the table says "seldom": each minute while requests fail for it, else each 15.
+///
 /// | what happened | error | asked again |
 /// | --- | --- | --- |
 /// | the clock stands before 1970 | [`ClockBefore1970`](SignError::ClockBefore1970) | after the provider's backoff, 1 to 60 s |

@@ -154,14 +154,22 @@ impl OAuth2Builder {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use tower_jwt_refresh::source::oauth2::{ClientAuth, OAuth2};
     ///
-    /// let kept = std::fs::read_to_string("refresh-token")?;
+    /// use std::{fs, io::Write, os::unix::fs::OpenOptionsExt};
+    ///
+    /// /// For its owner alone, and by rename, so that no crash leaves half of it.
+    /// fn keep(token: &str) -> std::io::Result<()> {
+    ///     let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open("refresh-token.new")?;
+    ///     new.write_all(token.as_bytes())?;
+    ///     new.sync_all()?;
+    ///     fs::rename("refresh-token.new", "refresh-token")
+    /// }
+    ///
+    /// let kept = fs::read_to_string("refresh-token")?;
     /// let source = OAuth2::refresh_token("https://login.example.com/token", ClientAuth::public("my-cli"), kept.trim())
     ///     .on_rotation(|new| {
     ///         let new = new.to_owned();
     ///         async move {
-    ///             // By rename, so that no crash leaves half of it.
-    ///             std::fs::write("refresh-token.new", new)?;
-    ///             Ok(std::fs::rename("refresh-token.new", "refresh-token")?)
+    ///             Ok(tokio::task::spawn_blocking(move || keep(&new)).await??)
     ///         }
     ///     })
     ///     .build()?;
@@ -171,7 +179,8 @@ impl OAuth2Builder {
     /// If it fails, panics, or does not end within 5 s (then it is dropped), the fetch succeeds all the same: the access token is good, and this
     /// process holds the new refresh token. Its error is logged once, so put no token into it. The next fetch calls it again before it
     /// shows that refresh token, for at most 5 s or a quarter of [`timeout`](Self::timeout), and goes on if it fails. Until one succeeds, *a restart would show a spent refresh token*, which many servers answer by withdrawing all that came from it. A
-    /// provider that drops its fetch does not stop the callback.
+    /// provider that drops its fetch does not stop the callback. The 5 s cannot end code that blocks: write files in
+    /// [`spawn_blocking`](tokio::task::spawn_blocking).
     pub fn on_rotation<F, A>(mut self, keep: F) -> Self
     where
         F: Fn(&str) -> A + Send + Sync + 'static,
@@ -194,6 +203,9 @@ impl OAuth2Builder {
     /// else is ignored, and the fetch goes on without. What was asked for is sent with this one fetch, and not with later ones: the server keeps
     /// what the login was good for, and an API that misses it again says so again. A refusal of such a fetch is never taken as permanent, since it
     /// may be the wish that is refused.
+    ///
+    /// Your own `acr_values` stay, and of two `max_age` the smaller is sent: no API weakens the login that you ask for. RFC 9470 section 4 sends both to the
+    /// *authorization* endpoint, with the user; at a token endpoint they are an extension that servers may ignore.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_jwt_refresh::ConfigError> {
@@ -232,7 +244,7 @@ impl OAuth2Builder {
     }
 
     /// A fetch that has not ended by then has failed: discovery, what is shown, the wait for another fetch with the same refresh token, and the
-    /// request itself. A refresh token is shown in the first half of it or not at all, so that its successor has time to arrive. Default 20 s: with the 5 s of [`on_rotation`](Self::on_rotation) below the provider's
+    /// request itself. Discovery may take half of it. A refresh token is shown in the first half of it or not at all, so that its successor has time to arrive. Default 20 s: with the 5 s of [`on_rotation`](Self::on_rotation) below the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout) of 30 s, so that no token is lost, and the error names the endpoint.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.endpoint.timeout(timeout);
