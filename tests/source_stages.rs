@@ -119,6 +119,20 @@ async fn while_the_first_stage_is_down_the_seconds_token_is_sent_and_nothing_hol
     assert!(endpoint.fetches() > 1, "it was asked, in vain");
 }
 
+// linkerd/linkerd2#13136: whose renewal needs the credential that expired is locked out. The first stage's source holds what does not expire.
+#[tokio::test(start_paused = true)]
+async fn an_outage_longer_than_every_token_lives_is_over_when_the_first_stage_is() {
+    let endpoint = Endpoint::hourly();
+    let set = Stages::new(&endpoint, 30 * SECOND);
+    assert_eq!(set.send().await.unwrap(), 200);
+    endpoint.usually(Reply::Fail);
+    pass(3 * HOUR).await;
+    set.send().await.unwrap_err();
+    endpoint.usually(Reply::New(HOUR));
+    pass(2 * MINUTE).await;
+    assert_eq!(set.send().await.unwrap(), 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_first_stage_with_the_shorter_timeout_is_named_in_the_seconds_error() {
     let set = Stages::new(&Endpoint::new(Reply::Hang), 10 * SECOND);
