@@ -77,8 +77,7 @@ use zeroize::Zeroizing;
 /// used, as it is not used before it was given to the callback. One that the callback could not keep is given to it again before it is shown, and then
 /// shown whether it was kept or not. The same holds when no whole answer comes: the same refresh token is shown again. A server that takes
 /// reuse for theft at once, without a grace window (RFC 9700 section 4.14.2), answers both by `invalid_grant`, and somebody has to log in: give
-/// such a server's client a window of some seconds, most have a setting for it. Some servers spend a refresh token even with a request that they
-/// refuse for its `resource`: try a new one with a login that may be lost. After a login [`set_refresh_token`](Self::set_refresh_token) goes
+/// such a server's client a window of some seconds, most have a setting for it. After a login [`set_refresh_token`](Self::set_refresh_token) goes
 /// on with its token.
 ///
 /// # Failures
@@ -125,6 +124,9 @@ impl OAuth2 {
     }
 
     /// Begins with a refresh token that some login left (RFC 6749 section 6).
+    ///
+    /// A fetch that is refused may still have spent it: some servers rotate first, and then answer `invalid_target`, say, for a `resource` that was
+    /// not granted.
     pub fn refresh_token(
         endpoint: impl Into<TokenEndpoint>,
         auth: ClientAuth,
