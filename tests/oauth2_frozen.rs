@@ -8,7 +8,10 @@ mod support;
 
 use oauth2::{Kept, provider_of, refreshing, rotating, shown, with_refresh_token};
 use server::{Server, Step, ok};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 use support::{HOUR, SECOND};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -165,5 +168,37 @@ fn a_callback_that_was_frozen_until_its_turn_was_over_does_not_go_on() {
     permits.add_permits(1);
     frozen.block_on(async { late.token().await.map(drop) }).unwrap();
     assert_eq!(kept.all(), ["r3"], "an old one over a new one");
+    assert_eq!(shown(&server), ["r1", "r2"]);
+}
+
+#[test]
+fn a_fetch_that_was_frozen_before_it_asked_does_not_show_what_is_spent() {
+    let serving = serving();
+    let server = serving.block_on(rotating());
+    let (entered, mut entries) = mpsc::unbounded_channel();
+    let calls = AtomicUsize::new(0);
+    let source = refreshing(&server).on_rotation(move |_| {
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        entered.send(()).unwrap();
+        async move {
+            match call {
+                0 => Err("the disk is full".into()),
+                1 => std::future::pending().await,
+                _ => Ok(()),
+            }
+        }
+    });
+    let source = source.build().unwrap();
+    current_thread().block_on(async { provider_of(source.clone()).0.token().await.map(drop) }).unwrap();
+    // The second call, before r2 is shown.
+    let (frozen, late) = freeze(&source, async {
+        entries.recv().await.unwrap();
+        entries.recv().await.unwrap();
+    });
+    current_thread().block_on(async {
+        until_the_turn_is_overdue().await;
+        provider_of(source.clone()).0.token().await.unwrap();
+    });
+    frozen.block_on(async { late.token().await.map(drop) }).unwrap_err();
     assert_eq!(shown(&server), ["r1", "r2"]);
 }
