@@ -305,3 +305,16 @@ pub enum ConfigError {
     #[error("`{0}` is no JSON pointer (RFC 6901): write the way to what is meant, such as `/data/token`")]
     NotAPointer(String),
 }
+
+/// A year and a day: longer is a mistake of units.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl ConfigError {
+    pub(crate) fn if_zero(setting: &'static str, value: Duration, consequence: &'static str) -> Result<(), Self> {
+        if value.is_zero() { Err(Self::Zero { setting, consequence }) } else { Ok(()) }
+    }
+
+    pub(crate) fn if_too_long(setting: &'static str, value: Duration) -> Result<(), Self> {
+        if value > LONGEST { Err(Self::TooLong { setting, value }) } else { Ok(()) }
+    }
+}

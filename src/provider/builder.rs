@@ -8,9 +8,6 @@ use crate::{
 use std::{fmt, sync::Arc, time::Duration};
 use tower::{Service, ServiceExt, util::BoxService};
 
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// Settings of a [`TokenProvider`].
 ///
 /// The defaults suit tokens of a few minutes to a few days; shorter ones are met by clamping to fractions of a token's life, so
@@ -148,9 +145,7 @@ impl TokenProviderBuilder {
             ("fetch_timeout", self.fetch_timeout, "every fetch would fail at once"),
             ("backoff's base", base, "a failing source would be asked again without a pause"),
         ] {
-            if value.is_zero() {
-                return Err(ConfigError::Zero { setting, consequence });
-            }
+            ConfigError::if_zero(setting, value, consequence)?;
         }
         for (setting, value) in [
             ("refresh_before", refresh_before),
@@ -158,9 +153,7 @@ impl TokenProviderBuilder {
             ("fetch_timeout", self.fetch_timeout),
             ("backoff's cap", cap),
         ] {
-            if value > LONGEST {
-                return Err(ConfigError::TooLong { setting, value });
-            }
+            ConfigError::if_too_long(setting, value)?;
         }
         if base > cap {
             return Err(ConfigError::BackoffBaseAboveCap { base, cap });

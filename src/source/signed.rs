@@ -18,9 +18,6 @@ use std::{
 use tower::Service;
 use zeroize::Zeroizing;
 
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// A source that signs a short-lived JWT of its own for each fetch (RFC 7519, RFC 7515 section 3.1).
 ///
 /// For an API that knows your public key (or shares a secret) and takes what you signed as the bearer token, or in exchange for one.
@@ -117,7 +114,7 @@ impl SignedJwt {
         if lifetime < second {
             return Err(ConfigError::TooShort { setting: "lifetime", value: lifetime, at_least: second });
         }
-        within_a_year("lifetime", lifetime)?;
+        ConfigError::if_too_long("lifetime", lifetime)?;
         Ok(Self { lifetime, ..self })
     }
 
@@ -129,7 +126,7 @@ impl SignedJwt {
     /// # Errors
     /// [`ConfigError`] above a year.
     pub fn backdate(self, backdate: Duration) -> Result<Self, ConfigError> {
-        within_a_year("backdate", backdate)?;
+        ConfigError::if_too_long("backdate", backdate)?;
         Ok(Self { backdate, ..self })
     }
 
@@ -245,10 +242,6 @@ fn set(
             Err(ConfigError::IllegalClaim { name, problem: "cannot be written as JSON: are the keys in it strings?" })
         }
     }
-}
-
-fn within_a_year(setting: &'static str, value: Duration) -> Result<(), ConfigError> {
-    if value > LONGEST { Err(ConfigError::TooLong { setting, value }) } else { Ok(()) }
 }
 
 impl Service<TokenRequest> for SignedJwt {

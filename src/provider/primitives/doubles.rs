@@ -23,7 +23,7 @@ mod once;
 mod published;
 pub(crate) mod tasks;
 pub(crate) mod time;
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub, reason = "`TokenProvider::subscribe` gives its receiver away")]
 pub(crate) mod watch;
 
 pub(crate) use loom::sync::{

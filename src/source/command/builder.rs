@@ -8,9 +8,6 @@ use crate::{
 use std::{ffi::OsString, fmt, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// As Kubernetes' clients tell it to their plugins, none of whom has anybody to talk to.
 const EXEC_INFO: (&str, &str) = (
     "KUBERNETES_EXEC_INFO",
@@ -157,12 +154,10 @@ impl TokenCommandBuilder {
     }
 
     fn limited(self, setting: &'static str, value: Duration, consequence: &'static str) -> Self {
-        if value.is_zero() {
-            self.wrong(ConfigError::Zero { setting, consequence })
-        } else if value > LONGEST {
-            self.wrong(ConfigError::TooLong { setting, value })
-        } else {
-            self
+        let checked = ConfigError::if_zero(setting, value, consequence);
+        match checked.and_then(|()| ConfigError::if_too_long(setting, value)) {
+            Ok(()) => self,
+            Err(mistake) => self.wrong(mistake),
         }
     }
 

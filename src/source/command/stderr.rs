@@ -187,13 +187,8 @@ mod tests {
             b"--key ",
             b"eyJ",
         ];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut below = |most: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state % most as u64).unwrap()
-        };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut below = |most: usize| rng.usize(..most);
         for _ in 0..500 {
             let raw: Vec<u8> = (0..below(600)).flat_map(|_| PIECES[below(PIECES.len())]).copied().collect();
             let text = shown(&raw, below(2) == 0, &raw[..below(raw.len() + 1)], &["token", "\u{f6}"]);

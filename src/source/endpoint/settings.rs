@@ -16,9 +16,6 @@ use std::{fmt, time::Duration};
 use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
-/// A year and a day: longer is a mistake of units.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// The first mistake is kept until it is built.
 pub(in crate::source) struct Settings {
     url: Url,
@@ -144,10 +141,9 @@ impl Settings {
     }
 
     fn limited(&mut self, setting: &'static str, value: Duration) {
-        if value.is_zero() {
-            self.wrong(ConfigError::Zero { setting, consequence: "every exchange would fail at once" });
-        } else if value > LONGEST {
-            self.wrong(ConfigError::TooLong { setting, value });
+        let checked = ConfigError::if_zero(setting, value, "every exchange would fail at once");
+        if let Err(mistake) = checked.and_then(|()| ConfigError::if_too_long(setting, value)) {
+            self.wrong(mistake);
         }
     }
 }
