@@ -23,7 +23,7 @@ use crate::{BoxError, Generation, Placement, Token, TokenError, TokenRequest, cl
 use background::Background;
 use http::HeaderMap;
 use primitives::{Guard, runtime, time, watch};
-use shell::{Core, Snapshot};
+use shell::{Core, Landing, Snapshot};
 use state::{Machine, Over, Purpose};
 use std::{
     fmt,
@@ -332,12 +332,27 @@ impl TokenProvider {
     /// # Cancel safety
     /// It is shut down all the same; only the wait ends.
     pub async fn shutdown(&self) {
-        let ((), landing) = self.core().event_with(|machine, _, _| machine.shut_down(), |()| None);
-        let Some(landing) = landing else { return };
+        let Some(landing) = self.shut_down() else { return };
         let landed = Arc::clone(&landing.landed).notified_owned();
         if landing.over().is_none() && runtime::Handle::try_current().is_ok() {
             let _ = time::timeout(self.core().settings.longest_wait(), landed).await;
         }
+    }
+
+    fn shut_down(&self) -> Option<Arc<Landing>> {
+        self.core().event_with(|machine, _, _| machine.shut_down(), |()| None).1
+    }
+
+    // For `TokenProviders`.
+
+    /// [`shutdown`](Self::shutdown) without the wait: how long that may take, if there is anything to wait for.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        self.shut_down().map(|_| self.core().settings.longest_wait())
+    }
+
+    /// Ends it, if this is the only handle and no flight is under way. Calls no foreign code.
+    pub(crate) fn retire(&self) -> bool {
+        Arc::strong_count(&self.handle) == 1 && self.core().retire()
     }
 
     // For the layer.

@@ -209,6 +209,16 @@ impl Core {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends it, unless a flight is under way: none begins after that. Tells nobody: for one that nobody holds.
+    pub(crate) fn retire(&self) -> bool {
+        let mut locked = self.lock();
+        let idle = locked.machine.under_way().is_none();
+        if idle {
+            locked.machine.shut_down();
+        }
+        idle
+    }
+
     /// Asks the machine, and starts the flight it wants.
     pub(crate) fn decide(
         self: &Arc<Self>,
