@@ -250,3 +250,39 @@ fn without_a_runtime_providers_are_made_kept_and_bounded() {
         assert!(providers.is_empty());
     });
 }
+
+/// A source that looks who is still there as it goes.
+struct Curious(Arc<Mutex<Option<TokenProviders<u32, ConfigError>>>>, Arc<AtomicUsize>);
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        let providers = self.0.lock().unwrap().clone();
+        self.1.fetch_add(providers.map_or(0, |providers| providers.len()), Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_are_dropped_where_they_may_ask_for_providers_themselves() {
+    let (own, seen) = (Arc::new(Mutex::new(None)), Arc::new(AtomicUsize::new(0)));
+    let providers = TokenProviders::builder().capacity(2).idle_after(MINUTE).build({
+        let (own, seen) = (Arc::clone(&own), Arc::clone(&seen));
+        move |_: &u32| {
+            let (curious, mut source) = (Curious(Arc::clone(&own), Arc::clone(&seen)), Endpoint::hourly().source());
+            support::builder().0.build(tower::service_fn(move |request| {
+                let _ = &curious;
+                tower::Service::call(&mut source, request)
+            }))
+        }
+    });
+    let providers = providers.unwrap();
+    *own.lock().unwrap() = Some(providers.clone());
+    for key in [1, 2, 3] {
+        use_once(&providers, key).await;
+    }
+    assert_eq!(seen.load(Ordering::Relaxed), 2, "one gave way");
+    drop(providers.remove(&2));
+    assert_eq!(seen.load(Ordering::Relaxed), 3, "one was removed");
+    pass(2 * MINUTE).await;
+    assert_eq!((seen.load(Ordering::Relaxed), providers.len()), (3, 0), "one was idle");
+    own.lock().unwrap().take();
+}

@@ -114,7 +114,12 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
     fn take(&mut self, at: usize) -> Option<V> {
         self.unlink(at);
         self.free.push(at);
-        self.nodes[at].entry.take().map(|entry| entry.value)
+        let entry = self.nodes[at].entry.take();
+        if self.places.is_empty() {
+            // Tables keep the size that they once had.
+            *self = Self::new();
+        }
+        entry.map(|entry| entry.value)
     }
 }
 
