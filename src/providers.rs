@@ -1,49 +1,16 @@
 //! One provider per key, made on first use: the keyed form of [`TokenProvider`].
-//!
-//! # Who may do what
-//! All that changes is in [`State`], behind one lock. It is held for a look-up or a few steps of house-keeping; never across an await, never while
-//! the factory runs, and never while a provider is dropped (which drops a source, foreign code). Of foreign code it sees the key's own `Hash`, `Eq`,
-//! `Clone` and `Drop`, as in any map.
-//!
-//! # One provider per key
-//! Whoever finds none for a key puts the key into `making`, lets go of the lock, and alone runs the factory; others who want that key meanwhile wait on
-//! `made`, and look again: there it is, or the factory failed or panicked, and one of them is next. A guard takes the key out of `making` however
-//! the factory ends. Other keys never wait. A `remove` meanwhile makes what the factory brings void: it saw what was there before.
-//!
-//! # Only what nobody uses is dropped
-//! To drop what somebody holds would free nothing, and the next `get` would make a second provider beside it, which could show a refresh token that the
-//! first has just spent. So a provider gives way only if this map has the one handle to it *and* no flight of it is under way; then it
-//! ends in the same step, and none begins after that. Two arguments make this sound:
-//! - A handle comes from another handle. If ours is the only one, there is no other to clone, and ours is cloned under the lock alone. The loop of a
-//!   provider turns its weak reference into a handle for a moment: then it is in use, or finds that it has ended.
-//! - Whoever started a flight did so under the provider's own lock *before* it let go of its handle. We see that handle gone, and take that lock
-//!   afterwards: so we see the flight.
 
 mod builder;
 mod recent;
+mod shared;
 mod sweep;
 
 pub use builder::TokenProvidersBuilder;
 
 use crate::{BoxError, TokenProvider};
-use recent::Recent;
-use std::{
-    borrow::Borrow,
-    collections::HashMap,
-    fmt,
-    hash::Hash,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, ThreadId},
-    time::Duration,
-};
-use tokio::{
-    runtime::Handle,
-    sync::Notify,
-    time::{Instant, timeout},
-};
-
-/// How many of the oldest are looked at in one step, so that no request waits for a thousand others' house-keeping.
-const LOOKS: usize = 8;
+use shared::{Factory, Found, Kept, Shared};
+use std::{borrow::Borrow, fmt, hash::Hash, sync::Arc};
+use tokio::{runtime::Handle, time::timeout};
 
 /// One [`TokenProvider`] per key, such as a tenant, an audience or an installation; made on first use, dropped when idle.
 ///
@@ -65,7 +32,8 @@ const LOOKS: usize = 8;
 ///     })))
 /// });
 ///
-/// // Behind one `JwtRefreshLayer`, each request names whose token it takes.
+/// // Behind one `JwtRefreshLayer`, each request names whose token it takes. The layer's own provider is for those that name none: here, one
+/// // whose source refuses.
 /// let request = Request::get("https://api.example.com/jobs/1").extension(UseToken(providers.get("acme")?)).body(());
 /// assert_eq!(providers.get("nobody").unwrap_err().to_string(), "unknown tenant");
 /// # drop(request); Ok(()) }
@@ -75,7 +43,8 @@ const LOOKS: usize = 8;
 /// Makes the provider of a key that has none, on the thread that asks. It runs for one key once at a time, and for several keys in parallel. Let it only build:
 /// what takes time, such as reading the tenant's credential from a database, belongs into the source, which is asked in a task of its own. An error
 /// goes to whoever asked, nothing is kept, and the next to ask has it called again; the same after a panic. Where keys come from
-/// requests, let it refuse those that you do not know: else anybody may fill the map with keys of their own making.
+/// requests, let it refuse those that you do not know: else anybody may fill the map with keys of their own making. Give each key a provider of
+/// its own: one that the factory keeps a handle to, or hands out for two keys, counts as in use for ever.
 ///
 /// A provider that was dropped is made anew when it is wanted again. So build from what lasts: an API key, a client secret. A refresh token that the
 /// server rotates must be kept where the factory finds its newest successor, by the source's `on_rotation`; or keep the source yourself, and let the factory hand
@@ -97,34 +66,6 @@ pub struct TokenProviders<K, E = BoxError> {
     shared: Arc<Shared<K, E>>,
 }
 
-type Factory<K, E> = dyn Fn(&K) -> Result<TokenProvider, E> + Send + Sync;
-
-struct Shared<K, E> {
-    factory: Box<Factory<K, E>>,
-    capacity: usize,
-    idle_after: Duration,
-    state: Mutex<State<K>>,
-    /// A factory returned.
-    made: Condvar,
-    /// The last handle is gone.
-    gone: Arc<Notify>,
-}
-
-struct State<K> {
-    kept: Recent<K, TokenProvider>,
-    /// Keys whose factory runs.
-    making: HashMap<K, Making>,
-    /// Is there a task that drops what is idle?
-    swept: bool,
-    shut_down: bool,
-}
-
-struct Making {
-    by: ThreadId,
-    /// The key was removed meanwhile.
-    void: bool,
-}
-
 impl<K, E> TokenProviders<K, E>
 where
     K: Hash + Eq + Clone + Send + 'static,
@@ -139,16 +80,7 @@ where
     }
 
     fn with(settings: &TokenProvidersBuilder, factory: Box<Factory<K, E>>) -> Self {
-        let state = State { kept: Recent::new(), making: HashMap::new(), swept: false, shut_down: false };
-        let shared = Shared {
-            factory,
-            capacity: settings.capacity,
-            idle_after: settings.idle_after,
-            state: Mutex::new(state),
-            made: Condvar::new(),
-            gone: Arc::new(Notify::new()),
-        };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared::new(factory, settings.capacity, settings.idle_after)) }
     }
 
     /// The provider of this key: the one that is kept, else a new one.
@@ -200,11 +132,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut state = self.shared.lock();
-        if let Some(making) = state.making.get_mut(key) {
-            making.void = true;
-        }
-        state.kept.remove(key)
+        self.shared.remove(key)
     }
 
     /// How many are kept.
@@ -225,11 +153,7 @@ where
     /// # Cancel safety
     /// All are shut down all the same; only the wait ends.
     pub async fn shutdown(&self) {
-        let providers: Vec<TokenProvider> = {
-            let mut state = self.shared.lock();
-            state.shut_down = true;
-            state.kept.values().cloned().collect()
-        };
+        let providers = self.shared.shut_down();
         // All of them before the first wait, so that none begins another fetch meanwhile.
         let longest = providers.iter().filter_map(TokenProvider::end).max();
         let Some(longest) = longest.filter(|_| Handle::try_current().is_ok()) else { return };
@@ -274,123 +198,5 @@ impl<K, E> fmt::Debug for TokenProviders<K, E> {
             .field("capacity", &self.shared.capacity)
             .field("idle_after", &self.shared.idle_after)
             .finish_non_exhaustive()
-    }
-}
-
-/// A provider to hand out, and what its caller does for all others.
-struct Kept {
-    provider: TokenProvider,
-    /// Ended, and to be dropped outside of the lock.
-    idle: Vec<TokenProvider>,
-    swept: bool,
-    shut_down: bool,
-}
-
-enum Found<'a, K: Hash + Eq + Clone, E> {
-    Kept(Kept),
-    Missing(Turn<'a, K, E>),
-}
-
-impl<K, E> Shared<K, E> {
-    fn lock(&self) -> MutexGuard<'_, State<K>> {
-        // A key's own code may have panicked. The state is whole all the same: see `recent`.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Hash + Eq + Clone, E> Shared<K, E> {
-    fn find<Q>(&self, key: &Q) -> Found<'_, K, E>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        let mut state = self.lock();
-        loop {
-            let now = Instant::now();
-            if let Some(provider) = state.kept.touch(key, now) {
-                let provider = provider.clone();
-                return Found::Kept(self.tidied(&mut state, provider, now));
-            }
-            let Some(making) = state.making.get(key) else { break };
-            if making.by == thread::current().id() {
-                drop(state);
-                panic!("the factory of a `TokenProviders` asked for the very key whose provider it is to make");
-            }
-            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let key = key.to_owned();
-        state.making.insert(key.clone(), Making { by: thread::current().id(), void: false });
-        Found::Missing(Turn { shared: self, key, over: false })
-    }
-
-    fn tidied(&self, state: &mut State<K>, provider: TokenProvider, now: Instant) -> Kept {
-        Kept { provider, idle: self.tidy(state, self.capacity, now), swept: state.swept, shut_down: false }
-    }
-
-    /// Takes out what is idle for too long, or one too many, a few at a time. One that is in use counts as used now, and its turn comes again.
-    fn tidy(&self, state: &mut State<K>, capacity: usize, now: Instant) -> Vec<TokenProvider> {
-        let mut idle = Vec::new();
-        for _ in 0..LOOKS {
-            let Some((provider, used)) = state.kept.oldest() else { break };
-            if state.kept.len() <= capacity && now.saturating_duration_since(used) < self.idle_after {
-                break;
-            }
-            if provider.retire() {
-                idle.extend(state.kept.remove_oldest());
-            } else {
-                state.kept.renew_oldest(now);
-            }
-        }
-        idle
-    }
-
-    /// Drops some that are idle, says when to look again. None: none is kept, and this was the last look.
-    fn sweep(&self) -> Option<Instant> {
-        let mut state = self.lock();
-        let idle = self.tidy(&mut state, usize::MAX, Instant::now());
-        let next = state.kept.oldest().map(|(_, used)| used + self.idle_after);
-        state.swept = next.is_some();
-        drop(state);
-        drop(idle);
-        next
-    }
-}
-
-impl<K, E> Drop for Shared<K, E> {
-    fn drop(&mut self) {
-        self.gone.notify_one();
-    }
-}
-
-/// The right to make this key's provider. Over when it is dropped, with or without one.
-struct Turn<'a, K: Hash + Eq + Clone, E> {
-    shared: &'a Shared<K, E>,
-    key: K,
-    over: bool,
-}
-
-impl<K: Hash + Eq + Clone, E> Turn<'_, K, E> {
-    /// None: the key was removed meanwhile, and this one is void.
-    fn keep(mut self, provider: TokenProvider) -> Option<Kept> {
-        let now = Instant::now();
-        let mut state = self.shared.lock();
-        self.over = true;
-        if state.making.remove(&self.key).is_none_or(|making| making.void) {
-            return None;
-        }
-        if state.shut_down {
-            return Some(Kept { provider, idle: Vec::new(), swept: false, shut_down: true });
-        }
-        state.kept.insert(self.key.clone(), provider.clone(), now);
-        Some(self.shared.tidied(&mut state, provider, now))
-    }
-}
-
-impl<K: Hash + Eq + Clone, E> Drop for Turn<'_, K, E> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.shared.lock().making.remove(&self.key);
-        }
-        self.shared.made.notify_all();
     }
 }

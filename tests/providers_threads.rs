@@ -109,7 +109,7 @@ impl Watch {
             async move {
                 let busy = &watch.busy[key as usize];
                 watch.twice.fetch_add(u32::from(busy.fetch_add(1, Ordering::SeqCst) > 0), Ordering::SeqCst);
-                for _ in 0..4 {
+                for _ in 0..32 {
                     yield_now().await;
                 }
                 busy.fetch_sub(1, Ordering::SeqCst);

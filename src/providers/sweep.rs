@@ -6,7 +6,7 @@
 //! It holds them weakly, and is woken when the last handle is gone. If its runtime goes, the guard says so, and the next `get` inside another
 //! starts it there. If its runtime is frozen, idle ones are still dropped by whoever asks for another.
 
-use super::Shared;
+use super::shared::Shared;
 use std::{
     hash::Hash,
     sync::{Arc, Weak},
