@@ -93,7 +93,7 @@ async fn main() -> Result<(), BoxError> {
     for tenant in known {
         lock(&credentials).insert(tenant.into(), key_of(tenant));
     }
-    lock(&credentials).insert("umbrella".into(), "an-old-key".into());
+    lock(&credentials).insert("umbrella".into(), "my-api-key-of-last-year".into());
     let tenants = providers(servers, &credentials);
     let client = Client::builder(TokioExecutor::new()).build_http();
     let client = ServiceBuilder::new().jwt_refresh(nobody()).service(client);
@@ -243,7 +243,7 @@ async fn jobs(State(world): State<World>, headers: HeaderMap) -> Response {
 }
 
 fn key_of(tenant: &str) -> String {
-    format!("key-of-{tenant}")
+    format!("my-api-key-of-{tenant}")
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
