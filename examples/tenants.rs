@@ -24,8 +24,9 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_jwt_refresh::{
     BoxError, JwtRefresh, ServiceBuilderExt, SourceError, Token, TokenError, TokenProvider, TokenProviders,
@@ -104,7 +105,7 @@ async fn main() -> Result<(), BoxError> {
     let mut table = Table { world: world.clone(), holds: true };
 
     let waiting = callers.send("hooli");
-    world.asked.notified().await;
+    timeout(Duration::from_secs(30), world.asked.notified()).await?;
     for tenant in ["acme", "globex", "initech"] {
         table.row("one issuer hangs: the others", tenant, &join(callers.send(tenant)).await?, (REQUESTS, 0, 0), 1);
     }

@@ -109,7 +109,7 @@ impl Watch {
             async move {
                 let busy = &watch.busy[key as usize];
                 watch.twice.fetch_add(u32::from(busy.fetch_add(1, Ordering::SeqCst) > 0), Ordering::SeqCst);
-                for _ in 0..32 {
+                for _ in 0..100 {
                     yield_now().await;
                 }
                 busy.fetch_sub(1, Ordering::SeqCst);
@@ -131,7 +131,8 @@ type Held = HashMap<u32, TokenProvider>;
 /// Everything that a thread may do, drawn by lot.
 async fn act(providers: &TokenProviders<u32>, held: &mut Held, dice: &mut fastrand::Rng, removes: bool) {
     let key = dice.u32(..KEYS);
-    let Ok(Ok(provider)) = catch_unwind(AssertUnwindSafe(|| providers.get(&key))) else { return };
+    let get = |key: &u32| catch_unwind(AssertUnwindSafe(|| providers.get(key))).ok()?.ok();
+    let Some(provider) = get(&key) else { return };
     assert!(name(&provider).starts_with(&format!("{key}/")), "another key's provider");
     if let Some(held) = held.get(&key).filter(|_| !removes) {
         assert_eq!(name(held), name(&provider), "a second provider beside one that is held");
@@ -141,11 +142,20 @@ async fn act(providers: &TokenProviders<u32>, held: &mut Held, dice: &mut fastra
         2..7 => drop(held.remove(&key)),
         7 if removes => drop(providers.remove(&key)),
         8 | 9 => drop(provider.refresh().await),
-        // Begins a fetch, and leaves.
+        // Begins a fetch, leaves, uses others, and comes back.
         10..14 => {
             let refresh = tokio::spawn(async move { provider.refresh().await });
-            yield_now().await;
+            for _ in 0..dice.u8(..20) {
+                yield_now().await;
+            }
             refresh.abort();
+            drop(refresh.await);
+            for other in 1..KEYS {
+                drop(get(&((key + other) % KEYS)));
+            }
+            if let Some(provider) = get(&key) {
+                drop(provider.refresh().await);
+            }
         }
         // Beside its loop.
         14 => drop(provider.init().await),
@@ -167,7 +177,7 @@ fn many_threads(removes: bool) -> Arc<Watch> {
             thread::spawn(move || {
                 let (mut dice, mut held) = (fastrand::Rng::with_seed(seed), Held::new());
                 runtime.block_on(async {
-                    for _ in 0..3_000 {
+                    for _ in 0..1_000 {
                         act(&providers, &mut held, &mut dice, removes).await;
                     }
                 });
