@@ -266,6 +266,11 @@ impl World {
             assert_eq!(self.held_generation(), before);
         } else {
             self.lives_as_long_as(dies.expect("nothing absurd is brought"));
+            let held = self.machine.held().expect("something landed");
+            assert!(
+                !matches!(landed, Landed::Stored | Landed::Extended) || held.band(self.now) == Band::Fresh,
+                "stale on arrival: each fetch would lead to the next"
+            );
         }
         self.landed(landed, false);
     }
