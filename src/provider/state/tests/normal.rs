@@ -108,7 +108,7 @@ impl Form {
         } = world;
         self.machine(machine);
         self.optional(*flight, |form, task| {
-            form.ahead(task.started.saturating_add(super::world::LOST));
+            form.ahead(task.started.saturating_add(super::flight::LOST));
             form.optional(task.asked, Self::asked);
             form.number(task.void);
         });
@@ -129,7 +129,7 @@ impl Form {
     fn asked(&mut self, asked: Now) {
         self.wall(asked.wall);
         // A flight that asked longer ago is lost.
-        self.age(Some(asked.mono), super::world::LOST);
+        self.age(Some(asked.mono), super::flight::LOST);
     }
 
     fn machine(&mut self, machine: &Machine) {
@@ -157,7 +157,7 @@ impl Form {
             let Flight { number: _, reason, challenge, started, asked, void, warned_slow: _ } = flight;
             assert!(challenge.is_none(), "no event brings one");
             form.number(*reason as i64);
-            form.ahead(started.saturating_add(super::world::LOST));
+            form.ahead(started.saturating_add(super::flight::LOST));
             form.optional(*asked, Self::asked);
             form.number(*void);
         });

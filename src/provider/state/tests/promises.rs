@@ -4,7 +4,8 @@ use super::{
     super::*,
     Event::{self, *},
     HOUR, MINUTE, SECOND,
-    world::{LOST, World},
+    flight::{LOST, Task},
+    world::World,
 };
 use crate::provider::schedule::Standing;
 
@@ -30,7 +31,7 @@ impl World {
             );
             self.newest = generation;
         }
-        let aged = |flight: super::world::Task| self.now.mono - flight.started >= LOST;
+        let aged = |flight: Task| self.now.mono - flight.started >= LOST;
         match self.flight {
             Some(flight) if self.machine.under_way() != Some(flight.number) => {
                 assert!(aged(flight), "a flight vanished");
