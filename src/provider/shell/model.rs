@@ -75,6 +75,7 @@ impl Model {
         builder.max_branches = 10_000;
         builder.preemption_bound = match std::env::var("SHELL_PREEMPTIONS").as_deref() {
             Ok("all") => None,
+            Ok(more) if more.starts_with('+') => preemptions.map(|usual| usual + more.parse::<usize>().expect("+1")),
             Ok(bound) => preemptions.and(Some(bound.parse().expect("a number, or all"))),
             Err(_) => preemptions,
         };
