@@ -10,15 +10,16 @@ use std::time::Duration;
 pub struct Rounds<const N: usize>(Vec<[Duration; N]>);
 
 /// Runs each variant once a round. The first tenth of the rounds warms up and does not count.
-pub fn in_turn<const N: usize>(rounds: usize, mut variants: [&mut dyn FnMut() -> Duration; N]) -> Rounds<N> {
+pub fn in_turn<const N: usize>(rounds: usize, variants: [&mut dyn FnMut() -> Duration; N]) -> Rounds<N> {
+    let mut variants: Vec<_> = variants.into_iter().enumerate().collect();
     let mut times = Vec::with_capacity(rounds);
-    for round in 0..rounds + rounds.div_ceil(10) {
+    for _ in 0..rounds + rounds.div_ceil(10) {
         let mut row = [Duration::ZERO; N];
-        for turn in 0..N {
-            let nth = (turn + round) % N;
-            row[nth] = variants[nth]();
+        for (nth, variant) in &mut variants {
+            row[*nth] = variant();
         }
         times.push(row);
+        variants.rotate_left(1);
     }
     times.drain(..rounds.div_ceil(10));
     Rounds(times)
