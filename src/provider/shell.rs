@@ -186,14 +186,16 @@ impl Core {
             let runway = locked.machine.held().map(|held| held.runway(now));
             (locked.changes, status, runway, locked.machine.trouble().cloned())
         });
-        let sooner =
-            locked.armed.is_some_and(|armed| locked.machine.wake(now).is_some_and(|wake| wake < armed));
+        // Where a flight ended, the loop sleeps until that would be lost: it has to look now, not in the middle of the quiet that follows.
+        let replan = locked
+            .armed
+            .is_some_and(|armed| ended.is_some() || locked.machine.wake(now).is_some_and(|wake| wake < armed));
         drop(guard);
 
         if let Some(ended) = ended {
             ended.end(over.unwrap_or(Over::Lost));
         }
-        if sooner {
+        if replan {
             self.wake.notify_one();
         }
         for note in notes {
