@@ -136,7 +136,7 @@ fn provider(
     let core =
         Arc::new(Core::new(settings, Clocks::new(Box::new(ModelClock)), Jitter::new(None), BoxService::new(service)));
     if let Some(left) = held {
-        core.event(|machine, now, roll| machine.seed(now, token("a", left), roll));
+        core.event(|machine, now, jitter| machine.seed(now, token("a", left), jitter.roll()));
     }
     let seen = Seen { asked, source, core: Arc::downgrade(&core), status: core.subscribe() };
     (TokenProvider { handle: Arc::new(Handle { core, background: Background::default() }) }, seen)

@@ -32,7 +32,7 @@ async fn a_waiter_that_comes_between_a_failure_and_the_word_of_it_starts_no_furt
         locked.follow_flight(true).unwrap()
     };
     let deadline = Instant::now() + core.settings.longest_wait();
-    let second = Waiter::new(Arc::clone(&core), landing, Purpose::Refresh, deadline, deadline);
+    let second = Waiter::new(Arc::clone(&core), landing, Purpose::Refresh, deadline, deadline, Instant::now());
     let (mut first, mut second) = (pin!(first), pin!(second));
     assert!(poll(first.as_mut()).is_pending());
     assert!(poll(second.as_mut()).is_pending(), "the word is yet to come");
