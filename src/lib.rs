@@ -123,6 +123,8 @@ pub mod request;
 mod scope;
 mod service;
 pub mod source;
+#[cfg(feature = "store")]
+pub mod store;
 mod token;
 
 pub use body::ReplayBody;
