@@ -224,15 +224,23 @@ impl Inner {
         let deadline = Deadline::after(self.place.timeout());
         let asked = request.challenge().filter(|_| self.answers_challenges).map(challenge::asked).unwrap_or_default();
         let found = self.place.find(deadline).await?;
-        let shown = self.grant.show(request, deadline).await?;
-        // Signed last, as it lives for a minute.
-        let assertion = self.client.assertion(&found.audience)?;
-        shown.may_be_shown(deadline)?;
-        let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
+        let mut shown = self.grant.show(request, deadline).await?;
+        let answer = loop {
+            // Signed last, as it lives for a minute.
+            let assertion = self.client.assertion(&found.audience)?;
+            shown.may_be_shown(deadline)?;
+            let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
+            let answer = found.endpoint.ask_until(deadline.at, self.request(form)).await;
+            let second = answer.as_ref().err().filter(|failed| is_of_grant(failed)).and_then(|_| shown.second());
+            match second {
+                Some(second) => shown = second,
+                None => break answer,
+            }
+        };
 
-        let answer = match found.endpoint.ask_until(deadline.at, self.request(form)).await {
+        let answer = match answer {
             Ok(reply) => {
-                shown.keep(&reply.body).await;
+                shown.keep(&reply.body, request).await;
                 let exchanged = matches!(self.grant, Grant::TokenExchange { .. });
                 answer::access_token(&reply.body, reply.date, exchanged)
                     .map_err(|error| EndpointError::Answer { endpoint: found.endpoint.name(), error }.into())
@@ -291,6 +299,11 @@ impl Inner {
             None => error,
         }
     }
+}
+
+/// What was shown is refused, not the client.
+fn is_of_grant(failed: &Failed) -> bool {
+    matches!(failed.error, EndpointError::Refused { code: Some("invalid_grant"), .. })
 }
 
 impl fmt::Debug for OAuth2 {
