@@ -1,7 +1,20 @@
 //! One token for many processes: a layer around a source, and the stores behind it.
 
+mod known;
+mod layer;
+mod record;
+mod refresh;
+
+pub use layer::{StoreLayer, Stored};
+
 use crate::BoxError;
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use zeroize::Zeroizing;
 
 /// What the traits here return: a boxed future, which `Box::pin(async move { … })` makes.

@@ -7,7 +7,6 @@ use std::{
 use zeroize::Zeroizing;
 
 /// What a store around a source lends it for one fetch.
-#[derive(Default)]
 pub(crate) struct SharedRefreshToken {
     pub(crate) kept: Option<Zeroizing<String>>,
     /// The lock is held, or the user does without.
@@ -19,6 +18,11 @@ pub(crate) struct SharedRefreshToken {
 }
 
 impl SharedRefreshToken {
+    #[cfg(feature = "store")]
+    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool) -> Self {
+        Self { kept, may_spend, signed_out, answered: Mutex::default() }
+    }
+
     pub(crate) fn kept(&self) -> Option<&str> {
         self.kept.as_ref().map(|kept| kept.as_str())
     }
