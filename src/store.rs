@@ -1,10 +1,14 @@
 //! One token for many processes: a layer around a source, and the stores behind it.
 
+#[cfg(unix)]
+mod file;
 mod known;
 mod layer;
 mod record;
 mod refresh;
 
+#[cfg(unix)]
+pub use file::FileStore;
 pub use layer::{StoreLayer, Stored};
 
 use crate::BoxError;
@@ -67,7 +71,11 @@ impl Loaded {
     /// These bytes.
     #[must_use]
     pub fn holding(value: Vec<u8>) -> Self {
-        Self { value: Some(Zeroizing::new(value)), now: None }
+        Self::of(Zeroizing::new(value))
+    }
+
+    pub(crate) fn of(value: Zeroizing<Vec<u8>>) -> Self {
+        Self { value: Some(value), now: None }
     }
 
     /// With the time by a clock that all who use the store share. Without it they agree so far as their own clocks do.
