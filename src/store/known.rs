@@ -233,7 +233,8 @@ impl Core {
         });
     }
 
-    async fn pay(&self, clock: &dyn Clock) -> Result<(), StoreError> {
+    /// Saves what the store should have and has not.
+    pub(super) async fn pay(&self, clock: &dyn Clock) -> Result<(), StoreError> {
         let mut lock = self.lock(ANSWER).await?;
         let seen = self.look(clock).await?;
         if let Some(record) = seen.current.filter(|_| seen.owed) {

@@ -204,8 +204,8 @@ impl Refresh {
         if let Some(lock) = lock {
             give_back(lock).await;
         }
-        if unsaved.is_some() {
-            // It may be saved by now; then this finds nothing to do.
+        // It may be saved by now; then this finds nothing to do.
+        if unsaved.is_some() && self.core.pay(&*clock).await.is_err() {
             self.core.pay_later(&clock);
         }
     }
