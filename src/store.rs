@@ -4,6 +4,7 @@
 mod file;
 mod known;
 mod layer;
+mod question;
 mod record;
 mod refresh;
 

@@ -21,15 +21,16 @@
 use super::{
     StoreError, StoreLock,
     known::{Core, Moment, Seen, give_back},
-    record::{Access, Id, Record},
+    question::Question,
+    record::{Id, Record},
 };
-use crate::{BoxError, SourceError, Token, TokenRequest, clock::Clock, source::SharedRefreshToken, token::Expiry};
+use crate::{BoxError, SourceError, Token, TokenRequest, clock::Clock, token::Expiry};
 use std::{
     future::poll_fn,
     panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError},
     task::{Poll, ready},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::oneshot,
@@ -37,7 +38,6 @@ use tokio::{
 };
 use tower::{Service, util::BoxService};
 use tracing::{Instrument, debug};
-use zeroize::Zeroizing;
 
 /// The source may have the lock for this long: more than one with a timeout of its own takes.
 const ASK: Duration = Duration::from_secs(30);
@@ -164,33 +164,24 @@ impl Refresh {
         answer: oneshot::Sender<Result<Token, BoxError>>,
     ) {
         let clock = Arc::clone(&self.settings.clock);
-        let lent = Arc::new(SharedRefreshToken::lend(
-            seen.current.as_ref().and_then(|current| current.refresh_token.clone()),
-            lock.is_some() || self.settings.spend_without_lock,
-            seen.current.as_ref().is_some_and(Record::is_signed_out),
-        ));
-        self.request.shared = Some(Arc::clone(&lent));
-        let (asked, waited) = (seen.moment.now(&*clock), self.waited());
+        let may_spend = lock.is_some() || self.settings.spend_without_lock;
+        let question = Question::new(Arc::clone(&self.core), Arc::clone(&clock), seen, may_spend);
+        self.request.shared = Some(Arc::clone(&question.lent));
+        let waited = self.waited();
         let result = self.source_answers(&mut lock).await;
         // No await between the answer and this.
-        let successor = lent.take_new();
-        let record = self.record(&seen, result.as_ref().ok(), successor.as_ref(), asked);
-        // What was got without the lock is of this process alone, unless it cost the refresh token.
-        let record = record.filter(|_| lock.is_some() || successor.is_some());
-        if let Some(record) = &record {
-            self.core.remember(record);
-        }
+        let gain = question.take(result.as_ref().ok(), lock.is_some());
 
-        let mut unsaved = record.as_ref().filter(|_| successor.is_some());
-        if let (Some(record), Some(lock)) = (&record, &mut lock)
-            && self.core.save(&mut **lock, record, SAVE).await.is_ok()
+        let mut unsaved = gain.as_ref().filter(|gain| gain.rotated).map(|gain| &gain.record);
+        if let (Some(gain), Some(lock)) = (&gain, &mut lock)
+            && self.core.save(&mut **lock, &gain.record, SAVE).await.is_ok()
         {
             unsaved = None;
         }
-        let id = record.as_ref().map(|record| record.id);
+        let id = gain.as_ref().map(|gain| gain.record.id);
         let result = match result {
-            Ok(token) => Ok(self.counted_from_begin(token, seen.moment, waited)),
-            Err(error) if record.is_none() => self.second_thought(&seen, error).await,
+            Ok(token) => Ok(self.counted_from_begin(token, question.seen.moment, waited)),
+            Err(error) if gain.is_none() => self.second_thought(&question.seen, error).await,
             Err(error) => Err(error),
         };
         let got = result.is_ok();
@@ -227,28 +218,6 @@ impl Refresh {
         };
         let late = || format!("the source did not answer within {ASK:?}").into();
         timeout(ASK, asked).await.unwrap_or_else(|_| Err(late()))
-    }
-
-    /// What is to be kept of an answer: a failed one may have brought a refresh token all the same.
-    fn record(
-        &self,
-        seen: &Seen,
-        token: Option<&Token>,
-        successor: Option<&Zeroizing<String>>,
-        asked: SystemTime,
-    ) -> Option<Record> {
-        if token.is_none() && successor.is_none() {
-            return None;
-        }
-        let before = seen.current.as_ref();
-        Some(Record {
-            id: Id::after(seen.id(), seen.moment.now(&*self.settings.clock)),
-            access: match token {
-                Some(token) => Some(Access::new(token, asked)),
-                None => before.and_then(|before| before.access.clone()),
-            },
-            refresh_token: successor.or(before.and_then(|before| before.refresh_token.as_ref())).cloned(),
-        })
     }
 
     /// The same end, for a provider that counts from before the wait for the lock; by the store's clock, if it has one.

@@ -314,6 +314,16 @@ impl Issuer {
         self.state().shown.clone()
     }
 
+    /// How often it gave a token.
+    pub fn granted(&self) -> usize {
+        self.state().count
+    }
+
+    /// The refresh token that it takes.
+    pub fn valid(&self) -> String {
+        self.state().valid.clone()
+    }
+
     pub fn refused(&self) -> usize {
         self.state().refused
     }
