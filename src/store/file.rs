@@ -197,3 +197,38 @@ impl StoreLock for FileLock {
 fn gone(error: tokio::task::JoinError) -> StoreError {
     StoreError::Unavailable(error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::runtime::Builder;
+
+    fn on_another_runtime<T>(future: impl Future<Output = T>) -> T {
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    // Scenario 133.
+    #[test]
+    fn a_holder_that_nobody_drives_any_more_loses_the_lock_and_saves_nothing_when_it_runs_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (overdue, taken) in [(Duration::ZERO, true), (OVERDUE, false)] {
+            let store = FileStore::taken_over_after(path.clone(), overdue);
+            let frozen = Builder::new_current_thread().enable_all().build().unwrap();
+            let mut held = frozen.block_on(store.lock(Duration::ZERO)).unwrap();
+            // Another process.
+            let other = FileStore::new(path.clone());
+            assert!(matches!(on_another_runtime(other.lock(Duration::ZERO)), Err(StoreError::Busy)));
+            let next = on_another_runtime(store.lock(Duration::ZERO));
+            assert_eq!((next.is_ok(), held.is_held()), (taken, !taken));
+            let saved = frozen.block_on(held.save(b"late"));
+            assert_eq!(matches!(saved, Err(StoreError::LockLost)), taken, "{saved:?}");
+            drop(held);
+            if let Ok(mut next) = next {
+                on_another_runtime(next.save(b"right")).unwrap();
+                assert!(matches!(on_another_runtime(other.lock(Duration::ZERO)), Err(StoreError::Busy)));
+                assert_eq!(std::fs::read(&path).unwrap(), b"right");
+            }
+        }
+    }
+}

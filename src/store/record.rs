@@ -195,3 +195,95 @@ fn span(ms: u64) -> Duration {
 fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn at(seconds: u64) -> SystemTime {
+        NOW + Duration::from_secs(seconds)
+    }
+
+    fn record(token: Token) -> Record {
+        let access = Some(Access::new(&token, at(1000)));
+        Record { id: Id::after(None, at(1000)), access, refresh_token: Some(Zeroizing::new("r\"\\ö\n".to_owned())) }
+    }
+
+    fn again(record: &Record) -> Record {
+        match Record::read(&record.write()) {
+            Read::Record(record) => record,
+            Read::Garbage(error) | Read::Foreign(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let token = Token::opaque("t\"\\").unwrap().with_expires_in(Duration::from_millis(90_500));
+        let before = record(token.with_refresh_after(Duration::from_secs(60)));
+        let after = again(&before);
+        assert_eq!(after.id, before.id);
+        assert_eq!(after.refresh_token, before.refresh_token);
+        let access = after.access.unwrap();
+        assert_eq!(access.token.expose_secret(), "t\"\\");
+        assert_eq!(access.expires_at, Some(at(1090) + Duration::from_millis(500)));
+        assert_eq!(access.life, Some(Duration::from_millis(90_500)));
+        assert_eq!(access.token.refresh_after, Some(Duration::from_secs(60)));
+
+        let bare = Record { access: None, refresh_token: None, ..before };
+        assert!(again(&bare).is_signed_out() && !again(&record(Token::opaque("t").unwrap())).is_signed_out());
+    }
+
+    #[test]
+    fn the_first_version_stays_readable() {
+        let written = br#"{"format":"tower-jwt-refresh","version":1,"line":5,"revision":7,"access_token":"t","expires_at_ms":1090500,"life_ms":90500,"refresh_after_ms":60000,"refresh_token":"r","later":"ignored"}"#;
+        let Read::Record(read) = Record::read(written) else { panic!() };
+        assert_eq!((read.id, read.refresh_token.unwrap().as_str()), (Id { line: 5, revision: 7 }, "r"));
+        assert_eq!(read.access.unwrap().expires_at, Some(at(1090) + Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn nothing_that_was_stored_is_quoted() {
+        let broken: [&[u8]; 4] = [
+            b"s3cr3t",
+            br#"{"format":"tower-jwt-refresh","version":1,"line":"s3cr3t"}"#,
+            br#"{"format":"tower-jwt-refresh","version":1,"line":1,"revision":1,"access_token":"s3cr3t "}"#,
+            br#"{"format":"s3cr3t","version":1}"#,
+        ];
+        for bytes in broken {
+            let Read::Garbage(error) = Record::read(bytes) else { panic!() };
+            assert!(!format!("{error} {error:?}").contains("s3cr3t"));
+        }
+        let foreign = br#"{"format":"tower-jwt-refresh","version":99,"s3cr3t":[]}"#;
+        assert!(matches!(Record::read(foreign), Read::Foreign(error) if error.to_string().contains("version 99")));
+    }
+
+    #[test]
+    fn a_token_is_written_into_memory_that_does_not_grow() {
+        let token = Token::opaque("\"".repeat(60_000)).unwrap();
+        let record = Record { refresh_token: Some(Zeroizing::new("\u{1}".repeat(60_000))), ..record(token) };
+        let bytes = record.write();
+        assert!(bytes.len() > 6 * 60_000 && bytes.capacity() == 6 * 120_000 + 512);
+    }
+
+    #[test]
+    fn what_lives_for_a_minute_more_or_a_twentieth_of_its_life_is_worth_sharing() {
+        let lives = |life: u64, left: u64| {
+            let token = Token::opaque("t").unwrap().with_expires_in(Duration::from_secs(life));
+            Access::new(&token, at(0)).lives(at(life - left))
+        };
+        assert!(lives(3600, 61) && !lives(3600, 60) && lives(100, 6) && !lives(100, 5) && !lives(0, 0));
+        assert!(Access::new(&Token::opaque("t").unwrap(), at(0)).lives(at(1_000_000)));
+    }
+
+    #[test]
+    fn revisions_are_compared_within_their_line() {
+        let first = Id::after(None, at(1));
+        let second = Id::after(Some(first), at(2));
+        let other = Id::after(None, at(2));
+        assert!(second.is_after(first) && !first.is_after(second) && !first.is_after(first));
+        assert!(!other.is_after(first) && !second.is_after(other));
+        assert!(Id::after(Some(Id { line: 1, revision: u64::MAX }), at(1)).revision == u64::MAX);
+    }
+}
