@@ -96,14 +96,15 @@
 //! | `reqwest` | `reqwest::Client` under the layer, and `reqwest::Body` can be sent again |
 //! | `reqwest-middleware` | the layer is a `reqwest_middleware::Middleware` |
 //! | `signed-jwt` | `source::SignedJwt`: tokens signed here, with a key of one's own |
+//! | `store` | `store::StoreLayer`: processes share one token, by a file (`store::FileStore`) or a store of your own |
 //! | `tonic` | `tonic::body::Body` can be sent again, a stream's late refusal is seen, `clients::TokenInterceptor`, errors as a `Status` |
 //! | `test-util` | `clock::ManualClock`, to move time in your tests, and `TokenProviderBuilder::jitter_seed`, to repeat them |
 //! | `full` | all of them |
 //!
 //! # Where to look
 //! [`TokenProvider`] holds the token, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
-//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, and what serves clients that take
-//! no layer.
+//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, how processes share one, and what
+//! serves clients that take no layer.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

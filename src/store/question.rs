@@ -41,7 +41,8 @@ impl Question {
     pub(super) fn take(&self, token: Option<&Token>, locked: bool) -> Option<Gain> {
         let successor = self.lent.take_new();
         let rotated = successor.is_some();
-        if !rotated && !(locked && token.is_some()) {
+        let of_all = locked && token.is_some();
+        if !(of_all || rotated) {
             return None;
         }
         let before = self.seen.current.as_ref();

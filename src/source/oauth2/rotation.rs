@@ -146,9 +146,9 @@ impl Turn {
         if !kept.may_spend {
             return Err(SourceError::transient(OAuth2Error::NotShown));
         }
-        let (login, untried) = match self.held() {
-            held => (held.login.then(|| held.token.clone()), held.untried.clone()),
-        };
+        let held = self.held();
+        let (login, untried) = (held.login.then(|| held.token.clone()), held.untried.clone());
+        drop(held);
         let kept = match (&kept.kept, kept.signed_out) {
             (None, true) if login.is_none() && untried.is_none() => {
                 return Err(SourceError::permanent(OAuth2Error::SignedOut));
