@@ -1,6 +1,6 @@
 //! One token for many processes: a layer around a source, and the stores behind it.
 //!
-//! [`StoreLayer`] is the layer, [`FileStore`] a store for one machine; others implement [`TokenStore`]. The [page](crate::docs::sharing) says what is guaranteed.
+//! [`StoreLayer`] is the layer, `FileStore` a store for one machine; others implement [`TokenStore`]. The [page](crate::docs::sharing) says what is guaranteed.
 
 #[cfg(unix)]
 mod file;

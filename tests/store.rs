@@ -16,6 +16,7 @@ async fn a_fresh_process_starts_with_what_is_stored_and_does_not_fetch() {
     for _ in 0..10 {
         let process = process(&memory, endpoint.source(), &clock);
         assert_eq!(secret(&process).await, "t1");
+        assert!(!memory.is_locked(), "a program that ends now leaves nothing locked");
     }
     assert_eq!(endpoint.fetches(), 1);
     assert_eq!(memory.count(Step::Lock), 1, "to adopt takes no lock");

@@ -47,7 +47,7 @@ async fn a_store_that_is_down_is_a_miss_with_one_warning_until_it_has_worked_aga
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_as_good_as_down() {
-    for (step, at_most) in [(Step::Load, 4), (Step::Lock, 24), (Step::Save, 6), (Step::Unlock, 1)] {
+    for (step, at_most) in [(Step::Load, 4), (Step::Lock, 24), (Step::Save, 6), (Step::Unlock, 4)] {
         let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
         let process = process(&memory, endpoint.source(), &clock);
         memory.break_down(step, Fault::Hang);

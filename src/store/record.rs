@@ -141,7 +141,7 @@ impl Record {
         }
         // The parser's own error may quote what it stumbled over.
         let Ok(stored) = serde_json::from_slice::<Stored<'_>>(bytes) else { return garbage(Unreadable::Broken) };
-        let access = match stored.access_token.as_deref().map(Token::opaque).transpose() {
+        let access = match stored.access_token.map(|token| Token::opaque(token.into_owned())).transpose() {
             Ok(token) => token.map(|token| Access {
                 token: match stored.refresh_after_ms {
                     Some(after) => token.with_refresh_after(span(after)),

@@ -1,14 +1,14 @@
 //! One refresh: adopt what another process has stored, or take the lock, look again, ask the source, save, and only then give the token out.
 //!
 //! **The order.** Look; if what is there is another token than the one held, and lives, it is adopted: no lock, no fetch. Else take the lock and look
-//! *again*: what was read before the lock may have been spent by who had it (this is where Duende Support#1286 lost its logins). Ask, save, answer,
-//! unlock. If the lock could not be had in time, its holder may have saved right at the end, so look once more.
+//! *again*: what was read before the lock may have been spent by who had it (this is where Duende Support#1286 lost its logins). Ask, save,
+//! unlock, answer. If the lock could not be had in time, its holder may have saved right at the end, so look once more.
 //!
 //! **Who may be dropped.** A provider drops a fetch at its `fetch_timeout`, a runtime drops its tasks when it goes down, and either can happen at any await. Up to the
 //! lock there is nothing to lose: a dropped lock is a lock given back. From the moment the source is asked there is: the server may have spent the refresh
 //! token, and its successor is in the answer alone. So asking, saving and unlocking run in a task of their own, which the provider does not drop; the
-//! next fetch finds what it saved. When the runtime goes down it takes the task with it; an answer that has arrived is in memory by then,
-//! as there is no await between the two, and the next fetch on another runtime saves it. What has not arrived is lost, and the same refresh token is shown
+//! next fetch finds what it saved. When the runtime goes down it takes the task with it; an answer that has arrived is in memory by then
+//! ([`Question`] sees to that, however it ends), and the next fetch on another runtime saves it. What has not arrived is lost, and the same refresh token is shown
 //! again, which a server heals that has a grace window.
 //!
 //! **Who froze.** A process that stood still may have lost its lock without a word. Right before the source is called it asks the lock whether it
@@ -184,19 +184,23 @@ impl Refresh {
             Err(error) if gain.is_none() => self.second_thought(&question.seen, error).await,
             Err(error) => Err(error),
         };
+        // Before the answer: a program that wanted one token ends with it, and a lease would run on.
+        if unsaved.is_none()
+            && let Some(lock) = lock.take()
+        {
+            give_back(lock).await;
+        }
         let got = result.is_ok();
         if answer.send(result).is_ok() && got && id.is_some() {
             *self.given.lock().unwrap_or_else(PoisonError::into_inner) = id;
         }
-
-        if let (Some(record), Some(lock)) = (unsaved, &mut lock) {
-            let _ = timeout(INSIST, self.insist(&mut **lock, record)).await;
-        }
-        if let Some(lock) = lock {
+        let Some(record) = unsaved else { return };
+        if let Some(mut lock) = lock {
+            let _ = timeout(INSIST, self.insist(&mut *lock, record)).await;
             give_back(lock).await;
         }
         // It may be saved by now; then this finds nothing to do.
-        if unsaved.is_some() && self.core.pay(&*clock).await.is_err() {
+        if self.core.pay(&*clock).await.is_err() {
             self.core.pay_later(&clock);
         }
     }
