@@ -29,6 +29,55 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where processes share one token. Bytes in, bytes out: what they mean is the layer's.
 ///
+/// ```
+/// use std::{sync::{Arc, Mutex}, time::Duration};
+/// use tower_jwt_refresh::store::{BoxFuture, Loaded, StoreError, StoreLock, TokenStore};
+///
+/// /// For the providers of one process.
+/// #[derive(Default)]
+/// struct InMemory {
+///     kept: Arc<Mutex<Loaded>>,
+///     lock: Arc<tokio::sync::Mutex<()>>,
+/// }
+///
+/// impl TokenStore for InMemory {
+///     fn load(&self) -> BoxFuture<'_, Result<Loaded, StoreError>> {
+///         Box::pin(async { Ok(self.kept.lock().unwrap().clone()) })
+///     }
+///
+///     fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn StoreLock>, StoreError>> {
+///         Box::pin(async move {
+///             let locked = tokio::time::timeout(wait, Arc::clone(&self.lock).lock_owned());
+///             let _guard = locked.await.map_err(|_| StoreError::Busy)?;
+///             Ok(Box::new(Locked { kept: Arc::clone(&self.kept), _guard }) as Box<dyn StoreLock>)
+///         })
+///     }
+/// }
+///
+/// struct Locked {
+///     kept: Arc<Mutex<Loaded>>,
+///     _guard: tokio::sync::OwnedMutexGuard<()>,
+/// }
+///
+/// impl StoreLock for Locked {
+///     // Nobody takes it over.
+///     fn is_held(&self) -> bool {
+///         true
+///     }
+///
+///     fn save<'a>(&'a mut self, value: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>> {
+///         Box::pin(async {
+///             *self.kept.lock().unwrap() = Loaded::holding(value.to_vec());
+///             Ok(())
+///         })
+///     }
+///
+///     fn unlock(self: Box<Self>) -> BoxFuture<'static, ()> {
+///         Box::pin(async {})
+///     }
+/// }
+/// ```
+///
 /// Any future of it may be dropped at any point, and may be run on another runtime each time. The layer bounds all waits.
 pub trait TokenStore: Send + Sync + 'static {
     /// What is kept now, and the time by a clock that all processes share, if the store has one. Needs no lock, and must not wait for one.

@@ -8,7 +8,11 @@ use std::time::Duration;
 use store::{Answer, Fault, Issuer, Memory, Step, builder, process, process_of, secret};
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, pass};
 use tower::Layer;
-use tower_jwt_refresh::{Token, TokenError, clock::ManualClock, store::StoreLayer};
+use tower_jwt_refresh::{
+    FetchError, Token, TokenError,
+    clock::{Clock, ManualClock},
+    store::{StoreLayer, TokenStore},
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_process_starts_with_what_is_stored_and_does_not_fetch() {
@@ -28,7 +32,7 @@ async fn a_token_that_is_adopted_has_as_long_to_live_as_it_has() {
     assert_eq!(secret(&process(&memory, endpoint.source(), &clock)).await, "t1");
     pass(MINUTE * 50).await;
     let adopted = process(&memory, endpoint.source(), &clock).token().await.unwrap();
-    let left = adopted.expires_at().unwrap().duration_since(tower_jwt_refresh::clock::Clock::wall(&clock)).unwrap();
+    let left = adopted.expires_at().unwrap().duration_since(clock.wall()).unwrap();
     assert!(left <= MINUTE * 10 && left > MINUTE * 10 - SECOND, "{left:?}");
 }
 
@@ -80,6 +84,17 @@ async fn what_a_server_rejected_is_not_adopted_and_its_successor_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_provider_was_seeded_with_is_not_adopted_once_it_is_rejected() {
+    let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
+    assert_eq!(secret(&process(&memory, endpoint.source(), &clock)).await, "t1");
+    let seed = Token::opaque("t1").unwrap().with_expires_in(HOUR);
+    let source = StoreLayer::new(memory.clone()).clock(clock.clone()).layer(endpoint.source());
+    let seeded = builder(&clock).seed(seed).build(source).unwrap();
+    let rejected = seeded.token().await.unwrap();
+    assert_eq!(seeded.replace(&rejected).await.unwrap().expose_secret(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_about_to_die_is_not_adopted() {
     let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
     assert_eq!(secret(&process(&memory, endpoint.source(), &clock)).await, "t1");
@@ -100,9 +115,9 @@ async fn a_waiter_whose_wait_is_over_looks_into_the_store_again() {
     let [one, two] = [(); 2].map(|()| process(&memory, issuer.source(), &clock));
     // Saved, and the lock is not given back.
     memory.break_down(Step::Unlock, Fault::Hang);
+    issuer.shut();
     let holder = tokio::spawn(async move { secret(&one).await });
     issuer.shown_times(1).await;
-    issuer.shut();
     let waiter = tokio::spawn(async move { secret(&two).await });
     memory.taken(Step::Lock, 2).await;
     pass(SECOND * 19).await;
@@ -115,7 +130,7 @@ async fn a_waiter_whose_wait_is_over_looks_into_the_store_again() {
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_cannot_be_had_costs_no_request_its_token_but_no_refresh_token_is_shown() {
     let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
-    let held = tower_jwt_refresh::store::TokenStore::lock(&memory, SECOND).await.unwrap();
+    let held = memory.lock(SECOND).await.unwrap();
     assert_eq!(secret(&process(&memory, endpoint.source(), &clock)).await, "t1");
     assert_eq!(memory.value(), None, "saved without the lock");
 
@@ -146,7 +161,7 @@ async fn a_refresh_token_is_shown_without_the_lock_if_that_is_asked_for_by_name(
 #[tokio::test(start_paused = true)]
 async fn a_shorter_wait_for_the_lock_is_kept_to() {
     let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
-    let _held = tower_jwt_refresh::store::TokenStore::lock(&memory, SECOND).await.unwrap();
+    let _held = memory.lock(SECOND).await.unwrap();
     let begun = tokio::time::Instant::now();
     let layer = StoreLayer::new(memory.clone()).lock_wait(SECOND * 5);
     assert_eq!(secret(&process_of(layer, endpoint.source(), &clock).0).await, "t1");
@@ -264,13 +279,42 @@ async fn the_source_gets_ready_only_when_it_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_given_out_only_when_it_is_stored() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    memory.break_down(Step::Save, Fault::Slow(SECOND * 3));
+    let process = process(&memory, issuer.source(), &clock);
+    let caller = tokio::spawn(async move { secret(&process).await });
+    memory.taken(Step::Save, 1).await;
+    pass(SECOND * 2).await;
+    assert!(!caller.is_finished());
+    assert_eq!(caller.await.unwrap(), "t1");
+    assert_eq!(memory.refresh_token().as_deref(), Some("r2"));
+}
+
+// Scenario 124.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_until_the_refresh_token_is_stored() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    memory.break_down(Step::Save, Fault::Slow(SECOND * 3));
+    let process = process(&memory, issuer.source(), &clock);
+    let caller = tokio::spawn({
+        let process = process.clone();
+        async move { secret(&process).await }
+    });
+    memory.taken(Step::Save, 1).await;
+    caller.abort();
+    process.shutdown().await;
+    assert_eq!((memory.refresh_token().as_deref(), memory.is_locked()), (Some("r2"), false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_panics_gives_the_lock_back_and_is_reported_as_such() {
     for reply in [Reply::Panic, Reply::PanicAtOnce] {
         let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
         endpoint.next(reply);
         let process = process(&memory, endpoint.source(), &clock);
         let TokenError::Unavailable { error, .. } = process.token().await.unwrap_err() else { panic!() };
-        assert!(matches!(*error, tower_jwt_refresh::FetchError::Panicked), "{error:?}");
+        assert!(matches!(*error, FetchError::Panicked), "{error:?}");
         assert!(!memory.is_locked());
         pass(MINUTE).await;
         assert_eq!(secret(&process).await, "t1");
@@ -311,7 +355,7 @@ async fn hosts_with_wrong_clocks_agree_by_the_clock_of_the_store() {
 async fn a_wait_for_the_lock_takes_nothing_off_the_tokens_life() {
     let (endpoint, memory, clock) =
         (Endpoint::new(Reply::New(MINUTE)), Memory::default(), ManualClock::following_tokio());
-    let held = tower_jwt_refresh::store::TokenStore::lock(&memory, SECOND).await.unwrap();
+    let held = memory.lock(SECOND).await.unwrap();
     let process =
         builder(&clock).build(StoreLayer::new(memory.clone()).clock(clock.clone()).layer(endpoint.source())).unwrap();
     let waiting = tokio::spawn(async move { process.token().await.unwrap() });
@@ -319,6 +363,23 @@ async fn a_wait_for_the_lock_takes_nothing_off_the_tokens_life() {
     pass(SECOND * 10).await;
     drop(held);
     let token = waiting.await.unwrap();
-    let left = token.expires_at().unwrap().duration_since(tower_jwt_refresh::clock::Clock::wall(&clock)).unwrap();
+    let left = token.expires_at().unwrap().duration_since(clock.wall()).unwrap();
     assert!(left > SECOND * 59, "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_holder_takes_nothing_off_the_life_of_what_is_adopted() {
+    let (endpoint, memory) = (Endpoint::new(Reply::New(MINUTE)), Memory::default());
+    let clock = ManualClock::following_tokio();
+    let [one, two] = [(); 2].map(|()| process(&memory, endpoint.source(), &clock));
+    endpoint.shut();
+    let holder = tokio::spawn(async move { secret(&one).await });
+    endpoint.asked_times(1).await;
+    let waiter = tokio::spawn(async move { two.token().await.unwrap() });
+    memory.taken(Step::Lock, 2).await;
+    pass(SECOND * 10).await;
+    endpoint.open();
+    assert_eq!(holder.await.unwrap(), "t1");
+    let left = waiter.await.unwrap().expires_at().unwrap().duration_since(clock.wall()).unwrap();
+    assert!(left > SECOND * 49 && left <= SECOND * 50, "{left:?}");
 }

@@ -5,21 +5,15 @@ mod store;
 mod support;
 
 use store::{Answer, Fault, Issuer, Memory, Step, process, process_of, secret};
-use support::{Endpoint, HOUR, Logs, MINUTE, Reply, SECOND, pass};
+use support::{Endpoint, HOUR, Logs, MINUTE, SECOND, pass};
 use tokio::time::Instant;
 use tower_jwt_refresh::{
     Token,
     clock::ManualClock,
-    store::{StoreError, StoreLayer},
+    store::{StoreError, StoreLayer, TokenStore},
 };
 
 const FOREIGN: &str = r#"{"format":"tower-jwt-refresh","version":2,"line":1,"revision":1,"tokens":[]}"#;
-
-/// A minute passes, and there is a token due.
-async fn due(endpoint: &Endpoint) {
-    endpoint.usually(Reply::New(HOUR));
-    pass(HOUR).await;
-}
 
 // Duende.AccessTokenManagement#32: a time-out of the store failed requests.
 #[tokio::test(start_paused = true)]
@@ -31,13 +25,13 @@ async fn a_store_that_is_down_is_a_miss_with_one_warning_until_it_has_worked_aga
         memory.break_down(step, Fault::Down);
         for number in 1..=3 {
             assert_eq!(secret(&process).await, format!("t{number}"), "{step:?}");
-            due(&endpoint).await;
+            pass(HOUR).await;
         }
         assert_eq!(logs.warnings().len(), 1, "{step:?}: {:#?}", logs.warnings());
         memory.heal();
         assert_eq!(secret(&process).await, "t4");
         assert_eq!(memory.count(Step::Save), if step == Step::Save { 4 } else { 1 });
-        due(&endpoint).await;
+        pass(HOUR).await;
         memory.break_down(step, Fault::Down);
         assert_eq!(secret(&process).await, "t5");
         assert_eq!(logs.warnings().len(), 2, "{step:?}: {:#?}", logs.warnings());
@@ -270,7 +264,7 @@ async fn a_login_is_for_all_processes() {
     pass(HOUR).await;
     assert_eq!(secret(&two).await, "login");
     assert_eq!(issuer.shown(), ["r1"]);
-    let held = tower_jwt_refresh::store::TokenStore::lock(&memory, SECOND).await.unwrap();
+    let held = memory.lock(SECOND).await.unwrap();
     assert!(matches!(layer.clear().await, Err(StoreError::Busy)));
     drop(held);
 }
