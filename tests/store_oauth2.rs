@@ -109,13 +109,19 @@ async fn a_refresh_token_that_stays_the_same_is_stored() {
 
 #[tokio::test]
 async fn a_logins_refresh_token_goes_before_the_stored_one_until_the_server_has_answered_it() {
-    let (server, memory) = (taking(&["r1", "r1+", "login", "login+"]).await, Memory::default());
+    let (server, memory) = (taking(&["r1", "login", "login+", "login++"]).await, Memory::default());
     let process = Process::new(&server, &memory, "r1");
     assert_eq!(process.secret().await, "t-r1");
     process.source.set_refresh_token("login").await.unwrap();
     assert_eq!(process.later().await, "t-login");
     assert_eq!(memory.refresh_token().as_deref(), Some("login+"));
-    assert_eq!(process.later().await, "t-login+");
+    // From then on another process may have gone on with it.
+    let other = Process::new(&server, &memory, "r1");
+    other.clock.advance(HOUR * 2);
+    assert_eq!(other.later().await, "t-login+");
+    process.clock.advance(HOUR * 2);
+    assert_eq!(process.later().await, "t-login++");
+    assert_eq!(shown(&server), ["r1", "login", "login+", "login++"]);
 
     // Its own answer was lost, and it is shown again.
     let server = oauth2::judging(|asked| match asked.param("refresh_token").as_deref() {

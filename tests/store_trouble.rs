@@ -4,11 +4,16 @@
 mod store;
 mod support;
 
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 use store::{Answer, Fault, Issuer, Memory, Step, process, process_of, secret};
 use support::{Endpoint, HOUR, Logs, MINUTE, SECOND, pass};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
+use tower::Layer;
 use tower_jwt_refresh::{
-    Token,
+    BoxError, Token, TokenRequest,
     clock::ManualClock,
     store::{StoreError, StoreLayer, TokenStore},
 };
@@ -203,8 +208,7 @@ async fn a_store_that_was_begun_anew_is_right() {
 async fn an_answer_that_came_after_the_providers_patience_is_used_by_the_next_fetch() {
     let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
     let layer = StoreLayer::new(memory.clone()).clock(clock.clone());
-    let provider =
-        store::builder(&clock).fetch_timeout(SECOND * 5).build(tower::Layer::layer(&layer, issuer.source())).unwrap();
+    let provider = store::builder(&clock).fetch_timeout(SECOND * 5).build(layer.layer(issuer.source())).unwrap();
     issuer.shut();
     assert!(secret(&provider).await.contains("TimedOut"));
     issuer.open();
@@ -218,8 +222,7 @@ async fn an_answer_that_came_after_the_providers_patience_is_used_by_the_next_fe
 async fn the_same_with_a_store_that_is_down() {
     let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
     let layer = StoreLayer::new(memory.clone()).clock(clock.clone());
-    let provider =
-        store::builder(&clock).fetch_timeout(SECOND * 5).build(tower::Layer::layer(&layer, issuer.source())).unwrap();
+    let provider = store::builder(&clock).fetch_timeout(SECOND * 5).build(layer.layer(issuer.source())).unwrap();
     issuer.shut();
     assert!(secret(&provider).await.contains("TimedOut"));
     memory.break_down(Step::Load, Fault::Down);
@@ -267,4 +270,69 @@ async fn a_login_is_for_all_processes() {
     let held = memory.lock(SECOND).await.unwrap();
     assert!(matches!(layer.clear().await, Err(StoreError::Busy)));
     drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_were_got_alone_do_not_make_a_process_think_that_it_knows_better() {
+    let (issuer, endpoint) = (Issuer::new(), Endpoint::hourly());
+    let (memory, clock) = (Memory::default(), ManualClock::following_tokio());
+    let rotating = process(&memory, issuer.source(), &clock);
+    assert_eq!(secret(&rotating).await, "t1");
+    let other = process(&memory, endpoint.source(), &clock);
+    assert_eq!(secret(&other).await, "t1");
+    memory.break_down(Step::Lock, Fault::Down);
+    for _ in 0..3 {
+        pass(HOUR).await;
+        secret(&other).await;
+    }
+    memory.heal();
+    assert_eq!(secret(&rotating).await, "t2");
+    assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
+    pass(MINUTE * 58).await;
+    secret(&other).await;
+    assert_eq!(memory.refresh_token().as_deref(), Some("r3"), "it would have been put back to what is spent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_does_not_make_a_process_forget_what_it_got_since() {
+    let (memory, clock) = (Memory::default(), ManualClock::following_tokio());
+    let late = Arc::new(Semaphore::new(0));
+    let (wait, calls) = (Arc::clone(&late), Arc::new(AtomicUsize::new(0)));
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let showing = Arc::clone(&shown);
+    let source = move || {
+        let (wait, calls, shown) = (Arc::clone(&wait), Arc::clone(&calls), Arc::clone(&showing));
+        tower::service_fn(move |request: TokenRequest| {
+            let (wait, number) = (Arc::clone(&wait), calls.fetch_add(1, Ordering::SeqCst));
+            shown.lock().unwrap().push(request.refresh_token().unwrap_or("none").to_owned());
+            async move {
+                if number == 1 {
+                    wait.acquire().await?.forget();
+                }
+                request.keep_refresh_token(format!("r{number}"));
+                Ok::<_, BoxError>(Token::opaque(format!("t{number}"))?.with_expires_in(HOUR))
+            }
+        })
+    };
+    // Two providers of one process.
+    let (one, layer) = process_of(StoreLayer::new(memory.clone()), source(), &clock);
+    let two = store::builder(&clock).build(layer.layer(source())).unwrap();
+    for provider in [&two, &one] {
+        assert_eq!(secret(provider).await, "t0");
+    }
+    pass(SECOND).await;
+    let hangs = tokio::spawn(async move { one.refresh().await.map(drop) });
+    memory.taken(Step::Lock, 2).await;
+    pass(SECOND).await;
+    memory.end_lock();
+    for number in 2..4 {
+        assert_eq!(two.refresh().await.unwrap().expose_secret(), format!("t{number}"));
+        pass(SECOND * 2).await;
+    }
+    late.add_permits(1);
+    hangs.await.unwrap().unwrap();
+    pass(SECOND).await;
+    memory.remove();
+    two.refresh().await.unwrap();
+    assert_eq!(*shown.lock().unwrap(), ["none", "r0", "r0", "r2", "r3"]);
 }

@@ -159,6 +159,8 @@ impl fmt::Debug for StoreLayer {
 
 /// A source whose token other processes share: what a [`StoreLayer`] makes of one.
 ///
+/// Needs a tokio runtime with a timer, as a provider's fetches do.
+///
 /// # Cancel safety
 /// Dropping the future ends a wait for the lock. Once the source has been asked, that goes on in a task of its own until what it answered is stored.
 pub struct Stored {
