@@ -288,8 +288,8 @@ async fn tokens_that_were_got_alone_do_not_make_a_process_think_that_it_knows_be
     memory.heal();
     assert_eq!(secret(&rotating).await, "t2");
     assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
-    pass(MINUTE * 58).await;
-    secret(&other).await;
+    pass(MINUTE).await;
+    assert_eq!(other.refresh().await.unwrap().expose_secret(), "t2");
     assert_eq!(memory.refresh_token().as_deref(), Some("r3"), "it would have been put back to what is spent");
 }
 
@@ -329,10 +329,13 @@ async fn a_late_answer_does_not_make_a_process_forget_what_it_got_since() {
         assert_eq!(two.refresh().await.unwrap().expose_secret(), format!("t{number}"));
         pass(SECOND * 2).await;
     }
+    // Not that a look sets it right.
+    memory.break_down(Step::Load, Fault::Down);
     late.add_permits(1);
     hangs.await.unwrap().unwrap();
-    pass(SECOND).await;
+    memory.heal();
     memory.remove();
+    pass(SECOND).await;
     two.refresh().await.unwrap();
     assert_eq!(*shown.lock().unwrap(), ["none", "r0", "r0", "r2", "r3"]);
 }
