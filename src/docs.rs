@@ -2,4 +2,5 @@
 
 pub mod no_tower;
 pub mod order;
+pub mod sharing;
 pub mod sources;

@@ -109,14 +109,15 @@
 //! | `reqwest` | `reqwest::Client` under the layer, and `reqwest::Body` can be sent again |
 //! | `reqwest-middleware` | the layer is a `reqwest_middleware::Middleware` |
 //! | `signed-jwt` | `source::SignedJwt`: tokens signed here, with a key of one's own |
+//! | `store` | `store::StoreLayer`: processes share one token, by a file (`store::FileStore`) or a store of your own |
 //! | `tonic` | `tonic::body::Body` can be sent again, a stream's late refusal is seen, `clients::TokenInterceptor`, errors as a `Status` |
 //! | `test-util` | `clock::ManualClock`, to move time in your tests, and `TokenProviderBuilder::jitter_seed`, to repeat them |
 //! | `full` | all of them |
 //!
 //! # Where to look
 //! [`TokenProvider`] holds the token, [`TokenProviders`] one for each tenant, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
-//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, and what serves clients that take
-//! no layer.
+//! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, how processes share one, and what
+//! serves clients that take no layer.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -137,6 +138,8 @@ pub mod request;
 mod scope;
 mod service;
 pub mod source;
+#[cfg(feature = "store")]
+pub mod store;
 mod token;
 
 pub use body::ReplayBody;

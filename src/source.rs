@@ -28,10 +28,11 @@ mod exchange;
 mod file;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
+mod shared;
 #[cfg(feature = "signed-jwt")]
 mod signed;
-#[cfg(any(feature = "command", feature = "file"))]
-mod turns;
+#[cfg(any(feature = "command", feature = "file", feature = "store"))]
+pub(crate) mod turns;
 
 #[cfg(any(feature = "command", feature = "exchange"))]
 pub use answer::AnswerError;
@@ -49,6 +50,8 @@ pub use file::{TokenFile, TokenFileError};
 #[cfg(feature = "signed-jwt")]
 pub use signed::{SignError, SignedJwt, SigningKey};
 
+pub(crate) use shared::SharedRefreshToken;
+
 use crate::{BoxError, Token};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -58,9 +61,15 @@ pub struct TokenRequest {
     pub(crate) reason: Reason,
     pub(crate) previous: Option<Token>,
     pub(crate) challenge: Option<Arc<str>>,
+    /// Of a store around the source.
+    pub(crate) shared: Option<Arc<SharedRefreshToken>>,
 }
 
 impl TokenRequest {
+    pub(crate) fn new(reason: Reason, previous: Option<Token>, challenge: Option<Arc<str>>) -> Self {
+        Self { reason, previous, challenge, shared: None }
+    }
+
     /// Why a token is wanted.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -80,6 +89,43 @@ impl TokenRequest {
     #[must_use]
     pub fn challenge(&self) -> Option<&str> {
         self.challenge.as_deref()
+    }
+
+    /// The refresh token that processes share: what a [store](crate::docs::sharing) around the source keeps. It goes before the one that the source was
+    /// made with, which may have been spent long ago. `None` where there is no store, or nothing in it yet.
+    #[must_use]
+    pub fn refresh_token(&self) -> Option<&str> {
+        self.shared.as_ref()?.kept()
+    }
+
+    /// Whether a refresh token may be shown which the server takes only once. Not if a store is around the source and its lock could not be had: another
+    /// process may be showing the same one now. A source that shows one answers with an error then.
+    #[must_use]
+    pub fn may_spend_refresh_token(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.may_spend)
+    }
+
+    /// Gives a new refresh token to the store around the source, which keeps it before the access token is used, and also if the source fails
+    /// afterwards: so call it as soon as the server has answered. Without a store it does nothing.
+    ///
+    /// ```
+    /// use tower_jwt_refresh::{BoxError, Token, TokenRequest};
+    ///
+    /// # struct Answer { access_token: String, refresh_token: String }
+    /// # async fn ask(_: &str) -> Result<Answer, BoxError> { unimplemented!() }
+    /// async fn source(request: TokenRequest) -> Result<Token, BoxError> {
+    ///     if !request.may_spend_refresh_token() {
+    ///         return Err("another process may be using the refresh token".into());
+    ///     }
+    ///     let answer = ask(request.refresh_token().unwrap_or("the one of the login")).await?;
+    ///     request.keep_refresh_token(answer.refresh_token);
+    ///     Ok(Token::from_jwt(answer.access_token)?)
+    /// }
+    /// ```
+    pub fn keep_refresh_token(&self, refresh_token: impl Into<String>) {
+        if let Some(shared) = &self.shared {
+            shared.keep(refresh_token.into());
+        }
     }
 }
 

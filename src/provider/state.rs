@@ -206,11 +206,11 @@ impl Machine {
 
     /// What the source is told when this flight asks.
     pub(crate) fn request(&self) -> TokenRequest {
-        TokenRequest {
-            reason: self.flight.as_ref().map_or(Reason::Forced, |flight| flight.reason),
-            previous: self.held.as_ref().map(|held| held.token.clone()),
-            challenge: self.flight.as_ref().and_then(|flight| flight.challenge.clone()),
-        }
+        TokenRequest::new(
+            self.flight.as_ref().map_or(Reason::Forced, |flight| flight.reason),
+            self.held.as_ref().map(|held| held.token.clone()),
+            self.flight.as_ref().and_then(|flight| flight.challenge.clone()),
+        )
     }
 
     pub(crate) fn notes(&mut self) -> Vec<Note> {

@@ -163,7 +163,7 @@ mod tests {
         let mut hung = pin!(file.turns.hold());
         assert!(hung.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let before = Instant::now();
-        let request = TokenRequest { reason: Reason::Initial, previous: None, challenge: None };
+        let request = TokenRequest::new(Reason::Initial, None, None);
         let error = file.clone().token(request).await.unwrap_err();
         assert!(matches!(error, TokenFileError::Hung { after: LONGEST, .. }), "{error}");
         assert_eq!(before.elapsed(), LONGEST);

@@ -56,7 +56,8 @@ use zeroize::Zeroizing;
 /// # Ok(()) }
 /// ```
 ///
-/// Clones are one source: providers that share a refresh token must share its source, by clones.
+/// Clones are one source: providers that share a refresh token must share its source, by clones. Processes that do need a [store](crate::docs::sharing), which then
+/// says what is shown.
 ///
 /// # The request
 /// A form, POSTed (RFC 6749 section 3.2) to the token endpoint, which is known or [discovered](TokenEndpoint::discover). HTTP/1.1 over TLS, a
@@ -98,6 +99,8 @@ use zeroize::Zeroizing;
 /// | `token_type` is not Bearer | [`Answer`](EndpointError::Answer) | seldom |
 /// | refresh token: `invalid_grant`: expired, withdrawn, or shown twice | [`Refused`](EndpointError::Refused) | seldom; at once after `set_refresh_token` and [`refresh`](crate::TokenProvider::refresh) |
 /// | refresh token: half of `timeout` is over before it is shown: by discovery, another fetch with it, the callback | [`Late`](OAuth2Error::Late) | backoff |
+/// | refresh token, with a store: no lock, so it was not shown | [`NotShown`](OAuth2Error::NotShown) | backoff |
+/// | refresh token, with a store: another process has signed out | [`SignedOut`](OAuth2Error::SignedOut) | seldom; at once after `set_refresh_token` and `refresh` |
 /// | JWT bearer, token exchange: the source of what is shown fails | [`Presented`](OAuth2Error::Presented) | as its own error says |
 /// | JWT bearer, token exchange: `invalid_grant`: wrong key, audience or clock, or it is spent | [`Refused`](EndpointError::Refused) | seldom, with a new one |
 /// | discovery: no metadata, or something else | [`NoMetadata`](OAuth2Error::NoMetadata), [`UnreadableMetadata`](OAuth2Error::UnreadableMetadata) | backoff; an endpoint that is known serves on |
@@ -186,7 +189,7 @@ impl OAuth2 {
 
     /// Goes on with the refresh token of a new login. Waits for the fetch that is showing the old one, if there is one, at most for
     /// [`timeout`](OAuth2Builder::timeout) and 5 s: then that fetch is on a runtime that nobody drives, and what it still gets is put over nothing.
-    /// Outside a tokio runtime it does not wait. The callback is not called. Follow it by [`refresh`](crate::TokenProvider::refresh), which ends a provider's wait after `invalid_grant`.
+    /// Outside a tokio runtime it does not wait. The callback is not called. Under a store it goes before what is stored, until the server has answered it. Follow it by [`refresh`](crate::TokenProvider::refresh), which ends a provider's wait after `invalid_grant`.
     ///
     /// # Errors
     /// [`ConfigError`] for one that cannot be sent, and with another grant.
@@ -224,15 +227,23 @@ impl Inner {
         let deadline = Deadline::after(self.place.timeout());
         let asked = request.challenge().filter(|_| self.answers_challenges).map(challenge::asked).unwrap_or_default();
         let found = self.place.find(deadline).await?;
-        let shown = self.grant.show(request, deadline).await?;
-        // Signed last, as it lives for a minute.
-        let assertion = self.client.assertion(&found.audience)?;
-        shown.may_be_shown(deadline)?;
-        let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
+        let mut shown = self.grant.show(request, deadline).await?;
+        let answer = loop {
+            // Signed last, as it lives for a minute.
+            let assertion = self.client.assertion(&found.audience)?;
+            shown.may_be_shown(deadline)?;
+            let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
+            let answer = found.endpoint.ask_until(deadline.at, self.request(form)).await;
+            let second = answer.as_ref().err().filter(|failed| is_of_grant(failed)).and_then(|_| shown.second());
+            match second {
+                Some(second) => shown = second,
+                None => break answer,
+            }
+        };
 
-        let answer = match found.endpoint.ask_until(deadline.at, self.request(form)).await {
+        let answer = match answer {
             Ok(reply) => {
-                shown.keep(&reply.body).await;
+                shown.keep(&reply.body, request).await;
                 let exchanged = matches!(self.grant, Grant::TokenExchange { .. });
                 answer::access_token(&reply.body, reply.date, exchanged)
                     .map_err(|error| EndpointError::Answer { endpoint: found.endpoint.name(), error }.into())
@@ -291,6 +302,11 @@ impl Inner {
             None => error,
         }
     }
+}
+
+/// What was shown is refused, not the client.
+fn is_of_grant(failed: &Failed) -> bool {
+    matches!(failed.error, EndpointError::Refused { code: Some("invalid_grant"), .. })
 }
 
 impl fmt::Debug for OAuth2 {

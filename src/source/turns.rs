@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "store"))]
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Clones share the turn.
 #[derive(Clone)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(crate) struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -16,17 +16,17 @@ impl Default for Turns {
 }
 
 /// Belongs to what has begun, not to who waits for it: given back when it is dropped.
-pub(super) type Turn = OwnedSemaphorePermit;
+pub(crate) type Turn = OwnedSemaphorePermit;
 
 impl Turns {
     /// Comes when all before it are through.
-    pub(super) async fn next(&self) -> Turn {
+    pub(crate) async fn next(&self) -> Turn {
         Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
     }
 
     /// Runs it in one of tokio's blocking threads, when all before it are through. If the caller leaves, what has begun goes on and keeps its turn.
-    #[cfg(feature = "file")]
-    pub(super) async fn take<T: Send + 'static>(
+    #[cfg(any(feature = "file", feature = "store"))]
+    pub(crate) async fn take<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
@@ -39,7 +39,7 @@ impl Turns {
     }
 
     #[cfg(test)]
-    pub(super) async fn hold(&self) {
+    pub(crate) async fn hold(&self) {
         let _turn = self.0.acquire().await;
         std::future::pending::<()>().await;
     }

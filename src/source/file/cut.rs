@@ -76,7 +76,7 @@ mod tests {
         let held = |exp| Token::from_jwt(jwt(1, exp, 342)).unwrap();
         let (alive, dead, endless) = (held(4_000_000_000), held(1_000_000_000), Token::opaque("t").unwrap());
         let doubts = |held: &Token, reason, age| {
-            let request = TokenRequest { reason, previous: Some(held.clone()), challenge: None };
+            let request = TokenRequest::new(reason, Some(held.clone()), None);
             doubted(&request, &look(b"t", age, true)).is_some()
         };
         for reason in [Reason::Scheduled, Reason::Expiring, Reason::Forced] {
@@ -85,7 +85,7 @@ mod tests {
             assert!(!doubts(&alive, reason, WRITING), "{reason}");
         }
         assert!(!doubts(&alive, Reason::Rejected, second));
-        let first = TokenRequest { reason: Reason::Initial, previous: None, challenge: None };
+        let first = TokenRequest::new(Reason::Initial, None, None);
         assert!(doubted(&first, &look(b"t", second, true)).is_none());
     }
 }

@@ -66,6 +66,15 @@ pub enum OAuth2Error {
         /// The limit.
         limit: Duration,
     },
+    /// Processes share the refresh token by a store, and its lock could not be had: another one may be showing the token at this moment, and servers take that
+    /// for theft.
+    #[error(
+        "the refresh token was not shown, as other processes share it and the store's lock could not be had: one of them has held it all the time, or the store does not work, and then a warning says why"
+    )]
+    NotShown,
+    /// Another process has signed out for all that share the refresh token.
+    #[error("another process has signed out: somebody has to log in again")]
+    SignedOut,
     /// The credential is refused, and the server's metadata does not list the way in which it was shown.
     #[error(
         "the server's metadata does not list `{method}`, the way in which the client authenticates: that may be why"

@@ -64,7 +64,10 @@ impl Grant {
                 let early = deadline.before_it_is_shown();
                 let turn = early.bound(ANOTHER, rotation.turn(deadline.limit)).await?;
                 early.bound("the callback of `on_rotation`", turn.save_first(deadline.limit)).await?;
-                Shown::RefreshToken(turn)
+                Shown::RefreshToken(match &request.shared {
+                    Some(kept) => turn.sharing(kept)?,
+                    None => turn,
+                })
             }
             Self::JwtBearer(assertion) => Shown::Assertion(assertion.get(request, deadline).await?),
             Self::TokenExchange { subject, actor, requested } => Shown::Tokens {
@@ -91,7 +94,7 @@ impl Presented {
 
     /// It is not told of the access token, nor of the API's challenge: both are nothing to it.
     async fn get(&self, request: &TokenRequest, deadline: Deadline) -> Result<Token, BoxError> {
-        let request = TokenRequest { reason: request.reason, previous: None, challenge: None };
+        let request = TokenRequest::new(request.reason, None, None);
         let got = async {
             let answer = self.source.lock().await.ready().await?.call(request);
             answer.await
@@ -138,10 +141,21 @@ impl Shown<'_> {
         }
     }
 
-    /// Whatever else is wrong with the answer: the server may have withdrawn the refresh token that was shown.
-    pub(super) async fn keep(self, answer: &[u8]) {
+    /// Whatever else is wrong with the answer: the server may have withdrawn the refresh token that was shown. A store around the source hears of it before
+    /// anybody waits.
+    pub(super) async fn keep(self, answer: &[u8], request: &TokenRequest) {
         if let Self::RefreshToken(turn) = self {
-            turn.keep(answer::refresh_token(answer)).await;
+            let successor = answer::refresh_token(answer);
+            request.keep_refresh_token(successor.as_ref().map_or(turn.token(), |successor| successor.as_str()));
+            turn.keep(successor).await;
+        }
+    }
+
+    /// What to show once this is refused as a grant.
+    pub(super) fn second(&self) -> Option<Self> {
+        match self {
+            Self::RefreshToken(turn) => turn.refused().map(Self::RefreshToken),
+            _ => None,
         }
     }
 }

@@ -15,8 +15,13 @@
 //!   the next fetch, or a login.
 //! - call the callback, or go on with a call: no, it could put an old token over a new one. The next turn saves what is not saved.
 //! - end the turn: no, that is another's.
+//!
+//! With a store around the source, its lock keeps processes apart, and it is the store that says which token to show: what is in memory here may have been
+//! spent by another process. A login's goes before that, until the server has answered it. One that the source was made with and never showed comes after: it
+//! is tried where the store's is refused, as somebody may have logged in again and restarted. Either way the other one of the two is tried once.
 
-use crate::BoxError;
+use super::error::OAuth2Error;
+use crate::{BoxError, SourceError, source::SharedRefreshToken};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -50,6 +55,10 @@ struct Shared {
 
 struct Held {
     token: Zeroizing<String>,
+    /// It is a login's, and no answer to it has come yet.
+    login: bool,
+    /// What the source was made with, until an answer to it has come.
+    untried: Option<Zeroizing<String>>,
     /// The callback has not kept it yet.
     unsaved: bool,
     /// That was said.
@@ -68,7 +77,8 @@ impl Shared {
 
 impl Rotation {
     pub(super) fn new(token: Zeroizing<String>) -> Self {
-        let held = Held { token, unsaved: false, warned: false, number: 0, ends: None };
+        let untried = Some(token.clone());
+        let held = Held { token, login: false, untried, unsaved: false, warned: false, number: 0, ends: None };
         Self { shared: Arc::new(Shared { held: Mutex::new(held), freed: Notify::new() }), persist: None }
     }
 
@@ -94,28 +104,36 @@ impl Rotation {
         };
         // Not its turn, and still the newest: whoever had the turn has lost it, and puts nothing over this.
         let turn = turn.unwrap_or_else(|| self.take(self.shared.held(), limit));
-        let mut held = turn.shared.held();
+        let mut held = turn.held();
         (held.token, held.unsaved, held.warned) = (token, false, false);
+        (held.login, held.untried) = (true, None);
     }
 
     fn take(&self, mut held: MutexGuard<'_, Held>, limit: Duration) -> Arc<Turn> {
         held.number += 1;
         held.ends = Some(Instant::now() + limit + LIMIT);
         Arc::new(Turn {
-            number: held.number,
             token: held.token.clone(),
-            shared: Arc::clone(&self.shared),
+            second: None,
+            right: Arc::new(Right { number: held.number, shared: Arc::clone(&self.shared) }),
             persist: self.persist.clone(),
         })
     }
 }
 
-/// The right to show the refresh token. It is over with its last handle.
+/// The right to show the refresh token, and the token.
 pub(super) struct Turn {
-    number: u64,
     token: Zeroizing<String>,
-    shared: Arc<Shared>,
+    /// To be shown if that one is refused.
+    second: Option<Zeroizing<String>>,
+    right: Arc<Right>,
     persist: Option<Arc<Persist>>,
+}
+
+/// It is over with its last handle.
+struct Right {
+    number: u64,
+    shared: Arc<Shared>,
 }
 
 impl Turn {
@@ -123,9 +141,56 @@ impl Turn {
         &self.token
     }
 
+    /// The turn with what a store around the source has to say.
+    pub(super) fn sharing(&self, kept: &SharedRefreshToken) -> Result<Arc<Self>, SourceError> {
+        if !kept.may_spend {
+            return Err(SourceError::transient(OAuth2Error::NotShown));
+        }
+        let held = self.held();
+        let (login, untried) = (held.login.then(|| held.token.clone()), held.untried.clone());
+        drop(held);
+        let kept = match (&kept.kept, kept.signed_out) {
+            (None, true) if login.is_none() && untried.is_none() => {
+                return Err(SourceError::permanent(OAuth2Error::SignedOut));
+            }
+            (None, true) => None,
+            (None, false) => Some(self.token.clone()),
+            (Some(kept), _) => Some(kept.clone()),
+        };
+        let mut tokens = login.into_iter().chain(kept).chain(untried);
+        let token = tokens.next().expect("one of them is there");
+        let second = tokens.find(|other| *other != token);
+        Ok(self.showing(token, second))
+    }
+
+    fn showing(&self, token: Zeroizing<String>, second: Option<Zeroizing<String>>) -> Arc<Self> {
+        Arc::new(Self { token, second, right: Arc::clone(&self.right), persist: self.persist.clone() })
+    }
+
+    /// Notes that the server has answered, for better or for worse.
+    fn answered(&self) {
+        let mut held = self.held();
+        if held.token == self.token {
+            held.login = false;
+        }
+        if held.untried.as_ref() == Some(&self.token) {
+            held.untried = None;
+        }
+    }
+
+    /// The turn with the other token, once this one is refused.
+    pub(super) fn refused(self: &Arc<Self>) -> Option<Arc<Self>> {
+        self.answered();
+        self.second.clone().map(|second| self.showing(second, None))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.right.shared.held()
+    }
+
     /// Nobody has taken it over.
     pub(super) fn is_mine(&self) -> bool {
-        self.shared.held().number == self.number
+        self.held().number == self.right.number
     }
 
     /// Gives the callback once more what it could not keep, before it is shown: what is spent then is at least not what a restart shows. If it fails
@@ -136,9 +201,10 @@ impl Turn {
 
     /// Keeps the successor, if there is one: in memory at once, then by the callback.
     pub(super) async fn keep(self: Arc<Self>, successor: Option<Zeroizing<String>>) {
+        self.answered();
         let Some(successor) = successor.filter(|successor| *successor != self.token) else { return };
-        match self.shared.held() {
-            mut held if held.number == self.number || held.token == self.token => {
+        match self.held() {
+            mut held if held.number == self.right.number || held.token == self.token => {
                 (held.token, held.unsaved) = (successor, true);
             }
             _ => return,
@@ -148,8 +214,8 @@ impl Turn {
 
     async fn save(self: &Arc<Self>, within: Duration) {
         let Some(persist) = self.persist.clone() else { return };
-        let token = match self.shared.held() {
-            held if held.unsaved && held.number == self.number => held.token.clone(),
+        let token = match self.held() {
+            held if held.unsaved && held.number == self.right.number => held.token.clone(),
             _ => return,
         };
         let attempt = Attempt { turn: Arc::clone(self), token, ended: None };
@@ -158,7 +224,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Right {
     fn drop(&mut self) {
         let mut held = self.shared.held();
         if held.number == self.number {
@@ -192,7 +258,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut held = self.turn.shared.held();
+        let mut held = self.turn.held();
         if held.token != self.token {
             // It was about another one, of before.
             return;

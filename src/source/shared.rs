@@ -1,0 +1,49 @@
+//! A refresh token that processes share, on its way to the source and back.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+use zeroize::Zeroizing;
+
+/// What a store around a source lends it for one fetch.
+pub(crate) struct SharedRefreshToken {
+    pub(crate) kept: Option<Zeroizing<String>>,
+    /// The lock is held, or the user does without.
+    pub(crate) may_spend: bool,
+    /// Somebody has signed out, for all processes: what came from before is not shown any more.
+    pub(crate) signed_out: bool,
+    /// A place of its own rather than a part of the answer: the source may fail, or be dropped, after the server has spent the old one.
+    answered: Mutex<Option<Zeroizing<String>>>,
+}
+
+impl SharedRefreshToken {
+    #[cfg(feature = "store")]
+    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool) -> Self {
+        Self { kept, may_spend, signed_out, answered: Mutex::default() }
+    }
+
+    pub(crate) fn kept(&self) -> Option<&str> {
+        self.kept.as_ref().map(|kept| kept.as_str())
+    }
+
+    pub(super) fn keep(&self, refresh_token: String) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Zeroizing::new(refresh_token));
+    }
+
+    /// What the source has got, if that is another one.
+    #[cfg(feature = "store")]
+    pub(crate) fn take_new(&self) -> Option<Zeroizing<String>> {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        answered.filter(|answered| self.kept.as_ref() != Some(answered) && !answered.is_empty())
+    }
+}
+
+impl fmt::Debug for SharedRefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRefreshToken")
+            .field("may_spend", &self.may_spend)
+            .field("signed_out", &self.signed_out)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! One refresh: adopt what another process has stored, or take the lock, look again, ask the source, save, and only then give the token out.
+//!
+//! **The order.** Look; if what is there is another token than the one held, and lives, it is adopted: no lock, no fetch. Else take the lock and look
+//! *again*: what was read before the lock may have been spent by who had it (this is where Duende Support#1286 lost its logins). Ask, save,
+//! unlock, answer. If the lock could not be had in time, its holder may have saved right at the end, so look once more.
+//!
+//! **Who may be dropped.** A provider drops a fetch at its `fetch_timeout`, a runtime drops its tasks when it goes down, and either can happen at any await. Up to the
+//! lock there is nothing to lose: a dropped lock is a lock given back. From the moment the source is asked there is: the server may have spent the refresh
+//! token, and its successor is in the answer alone. So asking, saving and unlocking run in a task of their own, which the provider does not drop; the
+//! next fetch finds what it saved. When the runtime goes down it takes the task with it; an answer that has arrived is in memory by then
+//! ([`Question`] sees to that, however it ends), and the next fetch on another runtime saves it. What has not arrived is lost, and the same refresh token is shown
+//! again, which a server heals that has a grace window.
+//!
+//! **Who froze.** A process that stood still may have lost its lock without a word. Right before the source is called it asks the lock whether it
+//! is still held, and a late save is refused by the store.
+//!
+//! **Time.** A provider gives a fetch 30 s. A look has 3 s, the wait for the lock 20 s, which is what the holder's source may take by default; so even the
+//! longest wait leaves some seconds to look again and to ask. What a fetch does not get done in time is not lost: the task has 30 s of its own for the source, and 5 s
+//! to save. A holder that hangs gives the lock back after that.
+
+use super::{
+    StoreError, StoreLock,
+    known::{Core, Moment, Seen, give_back},
+    question::Question,
+    record::{Id, Record},
+};
+use crate::{BoxError, SourceError, Token, TokenRequest, clock::Clock, token::Expiry};
+use std::{
+    future::poll_fn,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, ready},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tower::{Service, util::BoxService};
+use tracing::{Instrument, debug};
+
+/// The source may have the lock for this long: more than one with a timeout of its own takes.
+const ASK: Duration = Duration::from_secs(30);
+
+/// One attempt to save. A disk that is slow is still worth the wait.
+const SAVE: Duration = Duration::from_secs(5);
+
+/// The lock is kept this long while a successor cannot be saved: what the store holds is spent, and nobody else shall show it.
+const INSIST: Duration = Duration::from_secs(10);
+
+/// Locked while it gets ready and is called, within one poll, never across an await.
+pub(super) type Source = Arc<Mutex<BoxService<TokenRequest, Token, BoxError>>>;
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) lock_wait: Duration,
+    pub(super) spend_without_lock: bool,
+}
+
+pub(super) struct Refresh {
+    pub(super) core: Arc<Core>,
+    pub(super) settings: Settings,
+    pub(super) source: Source,
+    /// What the provider was given last.
+    pub(super) given: Arc<Mutex<Option<Id>>>,
+    pub(super) request: TokenRequest,
+    pub(super) begun: Instant,
+}
+
+impl Refresh {
+    pub(super) async fn run(self) -> Result<Token, BoxError> {
+        let Ok(seen) = self.look().await else { return self.alone().await };
+        if !seen.owed
+            && let Some(token) = self.adopt(&seen)
+        {
+            return Ok(token);
+        }
+        match self.core.lock(self.settings.lock_wait).await {
+            Ok(lock) => self.locked(lock).await,
+            Err(StoreError::Busy) => match self.look().await.ok().and_then(|seen| self.adopt(&seen)) {
+                Some(token) => Ok(token),
+                None => self.alone().await,
+            },
+            Err(_) => self.alone().await,
+        }
+    }
+
+    async fn look(&self) -> Result<Seen, StoreError> {
+        self.core.look(&*self.settings.clock).await
+    }
+
+    async fn locked(self, mut lock: Box<dyn StoreLock>) -> Result<Token, BoxError> {
+        let Ok(seen) = self.look().await else {
+            give_back(lock).await;
+            return self.alone().await;
+        };
+        if let Some(record) = seen.current.as_ref().filter(|_| seen.owed) {
+            // Failed, it goes on: nobody knows better than this process, and the next save brings it too.
+            let _ = self.core.save(&mut *lock, record, SAVE).await;
+        }
+        if let Some(token) = self.adopt(&seen) {
+            give_back(lock).await;
+            return Ok(token);
+        }
+        self.ask(Some(lock), seen).await
+    }
+
+    /// Without the store: from what is in memory, and from the source.
+    async fn alone(self) -> Result<Token, BoxError> {
+        let seen = self.core.recall();
+        match self.adopt(&seen) {
+            Some(token) => Ok(token),
+            None => self.ask(None, seen).await,
+        }
+    }
+
+    /// What another process has got, if it is of use here.
+    fn adopt(&self, seen: &Seen) -> Option<Token> {
+        let record = seen.current.as_ref()?;
+        let access = record.access.as_ref()?;
+        let now = seen.moment.now(&*self.settings.clock);
+        if !access.lives(now) {
+            return None;
+        }
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = self.request.previous() {
+            // The second is for a provider that was `set` since: it is not to go back.
+            if held.same_bytes(&access.token) || *given == Some(record.id) {
+                return None;
+            }
+        }
+        *given = Some(record.id);
+        debug!(revision = record.id.revision, "adopted a token that was stored");
+        let waited = self.waited();
+        let expiry = access.runway(now).map_or(Expiry::Unknown, |left| Expiry::In(left.saturating_add(waited)));
+        let mut token = access.token.clone();
+        token.expiry = expiry;
+        Some(token)
+    }
+
+    /// Since the provider asked: what it counts a token's life from.
+    fn waited(&self) -> Duration {
+        self.settings.clock.monotonic().saturating_duration_since(self.begun)
+    }
+
+    async fn ask(self, lock: Option<Box<dyn StoreLock>>, seen: Seen) -> Result<Token, BoxError> {
+        let (answer, answered) = oneshot::channel();
+        let task = tokio::spawn(self.critical(lock, seen, answer).in_current_span());
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => match task.await {
+                // The source's: it is reported as if it had been called here.
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                _ => Err("the runtime went down that was asking the source".into()),
+            },
+        }
+    }
+
+    async fn critical(
+        mut self,
+        mut lock: Option<Box<dyn StoreLock>>,
+        seen: Seen,
+        answer: oneshot::Sender<Result<Token, BoxError>>,
+    ) {
+        let clock = Arc::clone(&self.settings.clock);
+        let may_spend = lock.is_some() || self.settings.spend_without_lock;
+        let question = Question::new(Arc::clone(&self.core), Arc::clone(&clock), seen, may_spend);
+        self.request.shared = Some(Arc::clone(&question.lent));
+        let waited = self.waited();
+        let result = self.source_answers(&mut lock).await;
+        // No await between the answer and this.
+        let gain = question.take(result.as_ref().ok(), lock.is_some());
+
+        let mut unsaved = gain.as_ref().filter(|gain| gain.rotated).map(|gain| &gain.record);
+        if let (Some(gain), Some(lock)) = (&gain, &mut lock)
+            && self.core.save(&mut **lock, &gain.record, SAVE).await.is_ok()
+        {
+            unsaved = None;
+        }
+        let id = gain.as_ref().map(|gain| gain.record.id);
+        let result = match result {
+            Ok(token) => Ok(self.counted_from_begin(token, question.seen.moment, waited)),
+            Err(error) if gain.is_none() => self.second_thought(&question.seen, error).await,
+            Err(error) => Err(error),
+        };
+        // Before the answer: a program that wanted one token ends with it, and a lease would run on.
+        if unsaved.is_none()
+            && let Some(lock) = lock.take()
+        {
+            give_back(lock).await;
+        }
+        let got = result.is_ok();
+        if answer.send(result).is_ok() && got && id.is_some() {
+            *self.given.lock().unwrap_or_else(PoisonError::into_inner) = id;
+        }
+        let Some(record) = unsaved else { return };
+        if let Some(mut lock) = lock {
+            let _ = timeout(INSIST, self.insist(&mut *lock, record)).await;
+            give_back(lock).await;
+        }
+        // It may be saved by now; then this finds nothing to do.
+        if self.core.pay(&*clock).await.is_err() {
+            self.core.pay_later(&clock);
+        }
+    }
+
+    async fn source_answers(&self, lock: &mut Option<Box<dyn StoreLock>>) -> Result<Token, BoxError> {
+        let mut request = Some(self.request.clone());
+        let asked = async {
+            let called = poll_fn(|cx| {
+                let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = ready!(source.poll_ready(cx)) {
+                    return Poll::Ready(Err(error));
+                }
+                if lock.as_mut().is_some_and(|lock| !lock.is_held()) {
+                    return Poll::Ready(Err(SourceError::transient(StoreError::LockLost).into()));
+                }
+                Poll::Ready(Ok(source.call(request.take().expect("called once"))))
+            });
+            called.await?.await
+        };
+        let late = || format!("the source did not answer within {ASK:?}").into();
+        timeout(ASK, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// The same end, for a provider that counts from before the wait for the lock; by the store's clock, if it has one.
+    fn counted_from_begin(&self, mut token: Token, moment: Moment, waited: Duration) -> Token {
+        token.expiry = match token.expiry {
+            Expiry::In(span) => Expiry::In(span.saturating_add(waited)),
+            Expiry::At(at) if moment.is_of_store() => {
+                let left = at.duration_since(moment.now(&*self.settings.clock)).unwrap_or_default();
+                Expiry::In(left.saturating_add(self.waited()))
+            }
+            other => other,
+        };
+        token
+    }
+
+    /// A refusal for good may mean that another process has spent the refresh token meanwhile: then it has stored what it got.
+    async fn second_thought(&self, seen: &Seen, error: BoxError) -> Result<Token, BoxError> {
+        if !SourceError::find(&*error).is_some_and(SourceError::is_permanent) {
+            return Err(error);
+        }
+        match self.look().await {
+            Ok(now) if now.id() != seen.id() => match self.adopt(&now) {
+                Some(token) => Ok(token),
+                None => Err(SourceError::transient(error).into()),
+            },
+            _ => Err(error),
+        }
+    }
+
+    async fn insist(&self, lock: &mut dyn StoreLock, record: &Record) {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            if matches!(self.core.save(lock, record, SAVE).await, Ok(()) | Err(StoreError::LockLost)) {
+                return;
+            }
+        }
+    }
+}
