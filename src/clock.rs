@@ -3,10 +3,7 @@
 //! A token is dead when *either* clock says so: the wall clock sees a machine that was suspended (on most systems the
 //! monotonic clock stands still meanwhile), the monotonic clock sees a wall clock that was set back.
 
-use std::{
-    fmt,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the time, on both clocks.
 ///
@@ -126,12 +123,6 @@ impl Clocks {
 impl Horizon {
     pub(crate) fn left(self, now: Instant) -> Duration {
         self.0.map_or(Duration::ZERO, |(mono, _)| mono.saturating_duration_since(now))
-    }
-}
-
-impl fmt::Debug for Clocks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clocks").finish_non_exhaustive()
     }
 }
 

@@ -122,7 +122,6 @@ impl<'a> At<'a> {
 fn words(text: &str) -> impl Iterator<Item = u64> {
     let bytes = text.as_bytes();
     let last = match bytes.len() {
-        0 => None,
         1..8 => Some(bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
         _ => bytes.last_chunk().copied().map(u64::from_le_bytes),
     };
