@@ -259,6 +259,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_is_so_for_a_clock_that_runs_backwards_too() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let before =
+            Stopped(SystemTime::UNIX_EPOCH - second, start.checked_sub(second).expect("not in the first second"));
+        let clocks = Clocks { clock: Box::new(before), start };
+        for end in [Now { wall: Duration::ZERO, mono: HOUR }, Now { wall: HOUR, mono: Duration::ZERO }] {
+            assert!(!clocks.is_before(clocks.horizon(end)), "{end:?}");
+        }
+        assert!(clocks.is_before(clocks.horizon(Now { wall: HOUR, mono: HOUR })));
+    }
+
+    #[test]
+    fn what_has_no_known_end_is_not_over_within_a_lifetime() {
+        let (start, ninety_years) = (Instant::now(), Duration::from_secs(90 * 31_557_600));
+        let then = Stopped(SystemTime::UNIX_EPOCH + ninety_years, start + ninety_years);
+        let clocks = Clocks { clock: Box::new(then), start };
+        assert!(clocks.is_before(clocks.horizon(Now::NEVER)));
+    }
+
+    #[cfg(feature = "test-util")]
+    #[test]
+    fn the_hands_of_a_manual_clock_move_as_they_are_told() {
+        let clock = ManualClock::new();
+        let (wall, monotonic) = (clock.wall(), clock.monotonic());
+        let reads = || (clock.wall().duration_since(wall).unwrap(), clock.monotonic().duration_since(monotonic));
+        clock.advance(2 * HOUR);
+        assert_eq!(reads(), (2 * HOUR, 2 * HOUR));
+        clock.jump_monotonic_back(HOUR);
+        assert_eq!(reads(), (2 * HOUR, HOUR));
+        clock.jump_wall_back(2 * HOUR);
+        assert_eq!(reads(), (Duration::ZERO, HOUR));
+        clock.jump_wall_ahead(HOUR);
+        assert_eq!(reads(), (HOUR, HOUR));
+    }
+
+    #[test]
     fn a_horizon_is_passed_when_either_clock_has_reached_the_moment_it_stands_for() {
         let (second, start) = (Duration::from_secs(1), Instant::now());
         let ends = [Duration::ZERO, second, HOUR, Duration::MAX];

@@ -373,6 +373,28 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_is_found_in_a_word_wherever_it_is_and_nothing_else_is_taken_for_it() {
+        for byte in [b':', b'@'] {
+            for other in [0, 1, b'.', b'9', b';', b'A', b'z', 0x7f, 0x80, byte | 0x80, 0xff] {
+                let mut bytes = [other; 8];
+                assert!(!holds(u64::from_le_bytes(bytes), byte), "{other}");
+                for at in 0..8 {
+                    bytes[at] = byte;
+                    assert!(holds(u64::from_le_bytes(bytes), byte), "{other} {at}");
+                    bytes[at] = other;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn debug_shows_where_a_request_goes_and_no_user_nor_query() {
+        let uri = "https://u:p@a:1/x?key=s3cr3t".parse().unwrap();
+        let shown = format!("{:?}", Target::of_uri(&uri));
+        assert_eq!(shown, r#"Target { scheme: Some("https"), host: Some("a"), port: Some(1), path: "/x" }"#);
+    }
+
+    #[test]
     fn a_head_is_copied_whole() {
         let mut request = http::Request::builder()
             .method("PUT")

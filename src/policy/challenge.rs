@@ -128,6 +128,8 @@ mod tests {
     fn errors_of_the_request_do_not() {
         for text in [
             r#"Bearer error="insufficient_scope""#,
+            r#"Bearer realm="x", error="insufficient_scope""#,
+            r#"Bearer realm="a\\", error="insufficient_scope""#,
             r#"bearer error="invalid_request""#,
             r#"Bearer realm="x",error="insufficient_scope", scope="a b""#,
             r#"Bearer realm="say \"hi\", you", error="insufficient_scope""#,
@@ -160,6 +162,7 @@ mod tests {
     fn no_header_other_schemes_and_unreadable_ones_refresh() {
         assert!(refreshes(&[]));
         for text in [
+            r#"Bearer realm="a\", error=insufficient_scope""#,
             "",
             "Bearer",
             "Bearer realm=\"x\"",

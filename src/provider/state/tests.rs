@@ -3,6 +3,7 @@
 //! All sequences of up to four events from six starts are 2.5 million steps; 10,000 random walks of up to 100 events go deeper. Both
 //! are the same on each run.
 
+mod rules;
 mod world;
 
 use std::time::Duration;
