@@ -387,6 +387,13 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn what_takes_a_body_of_reqwests_follows_redirects_and_nothing_else_does() {
+        assert!(ReplayRequest::follows_redirects(&http::Request::new(reqwest::Body::default())));
+        assert!(!ReplayRequest::follows_redirects(&http::Request::new(String::new())));
+    }
+
     #[test]
     fn debug_shows_where_a_request_goes_and_no_user_nor_query() {
         let uri = "https://u:p@a:1/x?key=s3cr3t".parse().unwrap();

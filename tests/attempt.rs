@@ -133,10 +133,13 @@ async fn a_refusal_in_the_trailers_of_a_begun_stream_replaces_the_token_for_the_
         let stream = service.clone().oneshot(get(URI)).await.unwrap();
         pass(MINUTE).await;
         assert_eq!(endpoint.fetches(), 1);
-        stream.hook.expect("somebody watches")(&headers("grpc-status", code));
+        let mut trailers = headers("grpc-status", code);
+        trailers.insert("www-authenticate", "Bearer error=\"invalid_token\"".parse().unwrap());
+        stream.hook.expect("somebody watches")(&trailers);
         settle().await;
         assert_eq!(endpoint.fetches(), fetches);
     }
+    assert_eq!(endpoint.asked()[1].challenge.as_deref(), Some("Bearer error=\"invalid_token\""));
     let plain = service_fn(async |_: Request<Full<Bytes>>| {
         Ok::<_, BoxError>(Stream { headers: headers("content-type", "text/plain"), hook: None })
     });

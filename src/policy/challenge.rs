@@ -124,6 +124,13 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "oauth2")]
+    #[test]
+    fn the_parameters_of_two_challenges_are_told_apart() {
+        let numbers = |text| bearer_params(text).map(|param| param.challenge).collect::<Vec<_>>();
+        assert_eq!(numbers("Bearer a=b, c=d, Basic e=f, Bearer g=h"), [1, 1, 3]);
+    }
+
     #[test]
     fn errors_of_the_request_do_not() {
         for text in [
