@@ -277,7 +277,9 @@ impl<B, F: Fn(&B) -> Option<B>> KeepBody<B> for CopyWith<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use std::{collections::VecDeque, convert::Infallible};
 
     fn is_kept<B: ReplayBody>(body: B, limit: usize) -> bool {
         body.split(limit).keep.is_some()
@@ -306,5 +308,25 @@ mod tests {
         let small = CopyWith::new(|body: &Foreign| (body.0 < 5).then_some(Foreign(body.0)));
         assert_eq!(small.split(Foreign(1), 0).keep.and_then(KeptBody::again).map(|(body, _)| body.0), Some(1));
         assert!(small.split(Foreign(9), 0).keep.is_none());
+    }
+
+    #[test]
+    fn what_holds_a_recorded_body_is_sent_again_when_that_can_be() {
+        let read = |body: Option<BoxBody<Bytes, Infallible>>| {
+            body.unwrap().collect().now_or_never().expect("all is there").unwrap().to_bytes()
+        };
+        let split = Some(BoxBody::new(Full::new(Bytes::from("hello")))).split(10);
+        let kept = split.keep.unwrap();
+        assert!(!kept.is_whole(), "its error cannot say that the first sending is void");
+        assert_eq!(read(split.send), "hello");
+        assert!(kept.is_whole());
+        assert_eq!(read(kept.again().unwrap().0), "hello");
+    }
+
+    #[test]
+    fn debug_shows_no_body() {
+        let kept = String::from("s3cr3t").split(10).keep.unwrap();
+        assert_eq!(format!("{kept:?}"), "KeptBody { .. }");
+        assert_eq!(format!("{:?}", CopyWith::new(|body: &String| Some(body.clone()))), "CopyWith { .. }");
     }
 }

@@ -3,10 +3,7 @@
 //! A token is dead when *either* clock says so: the wall clock sees a machine that was suspended (on most systems the
 //! monotonic clock stands still meanwhile), the monotonic clock sees a wall clock that was set back.
 
-use std::{
-    fmt,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the time, on both clocks.
 ///
@@ -126,12 +123,6 @@ impl Clocks {
 impl Horizon {
     pub(crate) fn left(self, now: Instant) -> Duration {
         self.0.map_or(Duration::ZERO, |(mono, _)| mono.saturating_duration_since(now))
-    }
-}
-
-impl fmt::Debug for Clocks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clocks").finish_non_exhaustive()
     }
 }
 
@@ -265,6 +256,42 @@ mod tests {
         fn monotonic(&self) -> Instant {
             self.1
         }
+    }
+
+    #[test]
+    fn what_is_over_is_so_for_a_clock_that_runs_backwards_too() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let before =
+            Stopped(SystemTime::UNIX_EPOCH - second, start.checked_sub(second).expect("not in the first second"));
+        let clocks = Clocks { clock: Box::new(before), start };
+        for end in [Now { wall: Duration::ZERO, mono: HOUR }, Now { wall: HOUR, mono: Duration::ZERO }] {
+            assert!(!clocks.is_before(clocks.horizon(end)), "{end:?}");
+        }
+        assert!(clocks.is_before(clocks.horizon(Now { wall: HOUR, mono: HOUR })));
+    }
+
+    #[test]
+    fn what_has_no_known_end_is_not_over_within_a_lifetime() {
+        let (start, ninety_years) = (Instant::now(), Duration::from_secs(90 * 31_557_600));
+        let then = Stopped(SystemTime::UNIX_EPOCH + ninety_years, start + ninety_years);
+        let clocks = Clocks { clock: Box::new(then), start };
+        assert!(clocks.is_before(clocks.horizon(Now::NEVER)));
+    }
+
+    #[cfg(feature = "test-util")]
+    #[test]
+    fn the_hands_of_a_manual_clock_move_as_they_are_told() {
+        let clock = ManualClock::new();
+        let (wall, monotonic) = (clock.wall(), clock.monotonic());
+        let reads = || (clock.wall().duration_since(wall).unwrap(), clock.monotonic().duration_since(monotonic));
+        clock.advance(2 * HOUR);
+        assert_eq!(reads(), (2 * HOUR, 2 * HOUR));
+        clock.jump_monotonic_back(HOUR);
+        assert_eq!(reads(), (2 * HOUR, HOUR));
+        clock.jump_wall_back(2 * HOUR);
+        assert_eq!(reads(), (Duration::ZERO, HOUR));
+        clock.jump_wall_ahead(HOUR);
+        assert_eq!(reads(), (HOUR, HOUR));
     }
 
     #[test]

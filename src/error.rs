@@ -318,3 +318,25 @@ impl ConfigError {
         if value > LONGEST { Err(Self::TooLong { setting, value }) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_can_be_done_about_it() {
+        let (error, second) = (Arc::new(FetchError::Panicked), Duration::from_secs(1));
+        for (error, advice) in [
+            (TokenError::unavailable(Arc::clone(&error), second, second), "asked again in 1.0s"),
+            (TokenError::needs_credential(error, second, second), "repair the credential"),
+            (TokenError::TimedOut { after: second }, "a client of its own"),
+            (TokenError::NotReplaced { retry_in: second }, "look at what the server says"),
+            (TokenError::SignedOut, "signs in again"),
+            (TokenError::ShutDown, "build a new one"),
+            (TokenError::NoRuntime, "call from within one"),
+            (TokenError::Recursive, "without this layer"),
+        ] {
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
+}

@@ -484,6 +484,12 @@ mod tests {
     }
 
     #[test]
+    fn debug_says_what_it_does() {
+        let shown = format!("{:?}", RetryPolicy::default().max_resends(3).reject_when(|_| true));
+        assert_eq!(shown, "RetryPolicy { resends: 3, limit: 131072, reject_when: true }");
+    }
+
+    #[test]
     fn a_judge_adds_to_the_rules() {
         let policy = RetryPolicy::default().reject_when(|answer| {
             answer.status().as_u16() == 419 || matches!(answer.grpc(), Some((3, m)) if m == "invalid auth token: ü")

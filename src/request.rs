@@ -122,7 +122,6 @@ impl<'a> At<'a> {
 fn words(text: &str) -> impl Iterator<Item = u64> {
     let bytes = text.as_bytes();
     let last = match bytes.len() {
-        0 => None,
         1..8 => Some(bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
         _ => bytes.last_chunk().copied().map(u64::from_le_bytes),
     };
@@ -371,6 +370,35 @@ mod tests {
             assert_eq!((target.host(), target.port()), (uri.host(), uri.port_u16()), "{uri}");
         }
         assert_eq!(Target::of_uri(&Uri::from_static("/x")).host(), None);
+    }
+
+    #[test]
+    fn a_byte_is_found_in_a_word_wherever_it_is_and_nothing_else_is_taken_for_it() {
+        for byte in [b':', b'@'] {
+            for other in [0, 1, b'.', b'9', b';', b'A', b'z', 0x7f, 0x80, byte | 0x80, 0xff] {
+                let mut bytes = [other; 8];
+                assert!(!holds(u64::from_le_bytes(bytes), byte), "{other}");
+                for at in 0..8 {
+                    bytes[at] = byte;
+                    assert!(holds(u64::from_le_bytes(bytes), byte), "{other} {at}");
+                    bytes[at] = other;
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn what_takes_a_body_of_reqwests_follows_redirects_and_nothing_else_does() {
+        assert!(ReplayRequest::follows_redirects(&http::Request::new(reqwest::Body::default())));
+        assert!(!ReplayRequest::follows_redirects(&http::Request::new(String::new())));
+    }
+
+    #[test]
+    fn debug_shows_where_a_request_goes_and_no_user_nor_query() {
+        let uri = "https://u:p@a:1/x?key=s3cr3t".parse().unwrap();
+        let shown = format!("{:?}", Target::of_uri(&uri));
+        assert_eq!(shown, r#"Target { scheme: Some("https"), host: Some("a"), port: Some(1), path: "/x" }"#);
     }
 
     #[test]

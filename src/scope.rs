@@ -183,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scheme_is_known_however_it_is_spelled() {
+        for tls in ["https", "HTTPS", "wss", "Wss"] {
+            assert_eq!(default_port(tls), Some(443), "{tls}");
+        }
+        for plain in ["http", "Http", "ws", "WS"] {
+            assert_eq!(default_port(plain), Some(80), "{plain}");
+        }
+        assert_eq!(default_port("ftp"), None);
+        assert_eq!(admits(&Scope::default(), "wss://example.com"), Ok(true));
+    }
+
+    #[test]
     fn a_list_of_origins_leaves_all_others_without_a_token() {
         let origins = vec![Origin::parse("https://api.example.com").unwrap()];
         let scope = Scope { origins, ..Scope::default() };

@@ -249,6 +249,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reason_is_a_word_in_the_log() {
+        use Reason::{Expiring, Forced, Initial, Rejected, Scheduled};
+        let words = [Initial, Scheduled, Expiring, Rejected, Forced].map(|reason| reason.to_string());
+        assert_eq!(words, ["initial", "scheduled", "expiring", "rejected", "forced"]);
+    }
+
+    #[test]
+    fn a_source_error_shows_and_holds_its_cause() {
+        let error = SourceError::permanent("the key was revoked");
+        assert!(error.to_string().contains("credential"), "{error}");
+        assert_eq!(error.source().unwrap().to_string(), "the key was revoked");
+    }
+
+    #[test]
     fn a_source_error_is_found_wherever_it_stands_in_the_chain() {
         let inner = SourceError::permanent("invalid_grant").retry_after(Duration::from_secs(7));
         let outer = std::io::Error::other(std::io::Error::other(inner));

@@ -60,6 +60,19 @@ async fn run_gives_the_last_outcome_and_calls_no_third_time() {
     assert_eq!(provider.run(send, |_| true).await.unwrap(), (4, 401), "no successor, no second call");
 }
 
+// A second refusal right after the first speaks against the server.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_refused_twice_costs_one_fetch() {
+    let endpoint = Endpoint::hourly();
+    let (provider, _) = provider(&endpoint);
+    provider.init().await.unwrap();
+    pass(MINUTE).await;
+    let sent = provider.run(async |token: Token| token.expose_secret().to_owned(), |_| true).await.unwrap();
+    settle().await;
+    pass(2 * SECOND).await;
+    assert_eq!((sent.as_str(), endpoint.fetches()), ("t2", 2));
+}
+
 // Scenario 118.
 #[tokio::test(start_paused = true)]
 async fn run_with_the_source_down_fails_as_token_does_and_calls_nothing() {

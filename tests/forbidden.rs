@@ -261,3 +261,25 @@ async fn forbidden_queries_to_the_one_url_of_everything_do_not_keep_revocations_
     // Each of the 36 forbidden ones costs at most a fetch, each of the 8 revocations one.
     assert!(endpoint.fetches() <= 1 + 36 + 8, "{}", endpoint.fetches());
 }
+
+// Scenario 126: sent before the thing was remembered, answered after it.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_was_on_its_way_when_its_thing_was_found_forbidden_passes_too() {
+    let endpoint = Endpoint::new(Reply::New(DAY));
+    let (provider, api) = forbidding(&endpoint).await;
+    api.set_delay(5 * SECOND);
+    let ask = || {
+        let (provider, api) = (provider.clone(), api.clone());
+        tokio::spawn(async move { status(&provider, &api, FORBIDDEN).await })
+    };
+    let first = ask();
+    pass(6 * SECOND).await;
+    assert_eq!(api.tokens(), ["t1", "t2"], "its resend is under way");
+    let second = ask();
+    assert_eq!(first.await.unwrap(), StatusCode::UNAUTHORIZED);
+    api.set_delay(Duration::ZERO);
+    assert_eq!(status(&provider, &api, GOOD).await, StatusCode::OK);
+    assert!(!second.is_finished());
+    assert_eq!(second.await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!((endpoint.fetches(), api.tokens().len()), (2, 4));
+}

@@ -178,3 +178,43 @@ async fn a_request_that_has_waited_as_long_as_any_may_is_sent_and_waits_no_secon
         assert_eq!((endpoint.fetches(), api.tokens()), (2, vec!["last".to_owned()]));
     }
 }
+
+// Invariant 6: the patience with a token that is about to die is spent before the queue.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waited_while_its_token_was_about_to_die_waits_no_second_time_after_the_queue() {
+    let (endpoint, api) = (Endpoint::hourly(), Api::new());
+    let (provider, _) = provider(&endpoint);
+    provider.token().await.unwrap();
+    endpoint.usually(Reply::Hang);
+    pass(HOUR - 30 * SECOND).await;
+    let (service, permits) = service(&provider, &api);
+    let (call, permit) = queued(&service, &permits).await;
+    drop(permit);
+    let began = Instant::now();
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
+    assert_eq!((began.elapsed(), api.tokens()), (Duration::ZERO, vec!["t1".to_owned()]));
+}
+
+// A queue in which every token dies would send the request back for ever.
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_tokens_die_in_the_queue_goes_back_for_another_once() {
+    let (endpoint, api) = (Endpoint::new(Reply::New(10 * SECOND)).taking(SECOND), Api::new());
+    let (provider, _) = provider(&endpoint);
+    let (service, permits) = service(&provider, &api);
+    let (mut call, permit) = queued(&service, &permits).await;
+    pass(10 * SECOND).await;
+    drop(permit);
+    assert!(call.poll().is_pending(), "for another token, and without a permit");
+    let permit = occupy(&permits);
+    pass(2 * SECOND).await;
+    assert!(call.poll().is_pending(), "it is there, and no permit");
+    pass(10 * SECOND).await;
+    drop(permit);
+    let began = Instant::now();
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        (began.elapsed(), api.tokens()),
+        (Duration::ZERO, vec!["t2".to_owned()]),
+        "this time the server decides"
+    );
+}

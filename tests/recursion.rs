@@ -92,6 +92,27 @@ async fn every_wait_for_the_flight_inside_it_is_recursive() {
     assert_eq!(before.elapsed(), MINUTE);
 }
 
+// Scenario 39: what is told from outside meanwhile does not hide who asks.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_pushes_a_token_and_then_waits_for_its_own_flight_is_told_so_at_once() {
+    let provider = Arc::new(OnceLock::<TokenProvider>::new());
+    let told = Arc::new(OnceLock::new());
+    let (source, tell) = (Arc::clone(&provider), Arc::clone(&told));
+    let source = service_fn(move |_: TokenRequest| {
+        let (provider, tell) = (source.get().unwrap().clone(), Arc::clone(&tell));
+        async move {
+            provider.set(Token::opaque("pushed")?.with_expires_in(HOUR));
+            tell.set(provider.refresh().await).unwrap();
+            Ok::<_, BoxError>(Token::opaque("t")?.with_expires_in(HOUR))
+        }
+    });
+    provider.set(builder().0.build(source).unwrap()).unwrap();
+    assert_eq!(provider.get().unwrap().token().await.unwrap().expose_secret(), "pushed");
+    pass(SECOND).await;
+    let told = told.get().expect("within a second").as_ref().unwrap_err();
+    assert!(matches!(told, TokenError::Recursive), "{told}");
+}
+
 // Scenario 39: while a token lives the source gets that, like anybody.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_sends_through_its_own_layer_works_while_the_token_lives() {

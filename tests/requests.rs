@@ -195,3 +195,17 @@ async fn the_body_of_a_request_that_gets_no_token_is_dropped_once_and_never_poll
     assert!(outside.is::<ScopeError>(), "{outside}");
     assert_eq!((polls.load(Ordering::SeqCst), drops.load(Ordering::SeqCst)), (0, 3), "not in scope");
 }
+
+#[tokio::test]
+async fn debug_shows_what_was_configured_and_nothing_of_requests_and_tokens() {
+    let (provider, _) = provider(&Endpoint::hourly());
+    let layer = JwtRefreshLayer::new(provider);
+    let mut service = layer.clone().layer(Api::new());
+    service.clone().oneshot(post(URI, "s3cr3t")).await.unwrap();
+    for (shown, name) in [(format!("{layer:?}"), "JwtRefreshLayer {"), (format!("{service:?}"), "JwtRefresh {")] {
+        assert!(shown.starts_with(name) && shown.contains("status: Fresh"), "{shown}");
+        assert!(!shown.contains("t1") && !shown.contains("s3cr3t"), "{shown}");
+    }
+    let call = service.ready().await.unwrap().call(post(URI, "s3cr3t"));
+    assert_eq!(format!("{call:?}"), "ResponseFuture { .. }");
+}

@@ -313,3 +313,13 @@ fn inside_a_runtime_that_has_shut_down_a_caller_fails_and_does_not_spin() {
     }
     assert_eq!(secret(real().block_on(provider.refresh())), "t1");
 }
+
+#[test]
+fn nobody_outside_of_any_runtime_waits_for_the_flight_of_another() {
+    let endpoint = Endpoint::new(Reply::Hang);
+    let (provider, _) = provider(&endpoint);
+    let frozen = freeze(&provider, &endpoint, true);
+    assert!(matches!(provider.token().now_or_never(), Some(Err(TokenError::NoRuntime))));
+    provider.shutdown().now_or_never().expect("nobody can wait here");
+    frozen.shutdown_background();
+}

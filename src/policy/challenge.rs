@@ -124,10 +124,19 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "oauth2")]
+    #[test]
+    fn the_parameters_of_two_challenges_are_told_apart() {
+        let numbers = |text| bearer_params(text).map(|param| param.challenge).collect::<Vec<_>>();
+        assert_eq!(numbers("Bearer a=b, c=d, Basic e=f, Bearer g=h"), [1, 1, 3]);
+    }
+
     #[test]
     fn errors_of_the_request_do_not() {
         for text in [
             r#"Bearer error="insufficient_scope""#,
+            r#"Bearer realm="x", error="insufficient_scope""#,
+            r#"Bearer realm="a\\", error="insufficient_scope""#,
             r#"bearer error="invalid_request""#,
             r#"Bearer realm="x",error="insufficient_scope", scope="a b""#,
             r#"Bearer realm="say \"hi\", you", error="insufficient_scope""#,
@@ -160,6 +169,7 @@ mod tests {
     fn no_header_other_schemes_and_unreadable_ones_refresh() {
         assert!(refreshes(&[]));
         for text in [
+            r#"Bearer realm="a\", error=insufficient_scope""#,
             "",
             "Bearer",
             "Bearer realm=\"x\"",

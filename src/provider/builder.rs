@@ -189,7 +189,30 @@ mod tests {
         assert!(TokenProvider::builder().fetch_timeout(Duration::ZERO).settings().is_err());
         assert!(TokenProvider::builder().backoff(Duration::ZERO, MINUTE).settings().is_err());
         assert!(TokenProvider::builder().backoff(MINUTE, MINUTE / 2).settings().is_err());
-        assert!(TokenProvider::builder().refresh_before(Duration::MAX).settings().is_err());
+        assert!(TokenProvider::builder().backoff(MINUTE, MINUTE).settings().is_ok(), "always the same");
+        let year = 366 * 24 * 60 * MINUTE;
+        assert!(TokenProvider::builder().refresh_before(year).settings().is_ok());
+        assert!(TokenProvider::builder().refresh_before(year + MINUTE).settings().is_err());
+    }
+
+    #[test]
+    fn debug_shows_the_settings_and_no_seed() {
+        let builder = TokenProvider::builder().seed(Token::opaque("s3cr3t").unwrap()).min_interval(MINUTE);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("min_interval: 60s") && !shown.contains("s3cr3t"), "{shown}");
+    }
+
+    #[cfg(feature = "test-util")]
+    #[test]
+    fn a_jitter_seed_makes_the_jitter_the_same_and_leaves_the_other_settings() {
+        let rolls = |seed| {
+            let source = tower::service_fn(|_| std::future::pending::<Result<Token, BoxError>>());
+            let provider = TokenProvider::builder().min_interval(MINUTE).jitter_seed(seed).build(source).unwrap();
+            assert_eq!(provider.core().settings.min_interval, MINUTE);
+            [(); 3].map(|()| provider.core().event(|_, _, jitter| jitter.roll()))
+        };
+        assert_eq!(rolls(7), rolls(7));
+        assert_ne!(rolls(7), rolls(8));
     }
 
     #[test]

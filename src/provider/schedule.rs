@@ -247,6 +247,9 @@ mod tests {
     fn an_end_that_cannot_be_is_absurd_and_the_ends_of_time_do_not_panic() {
         let token = || Token::opaque("t").unwrap();
         assert_eq!(dies(&token().with_expires_in(Duration::MAX), START, START), Err(AbsurdExpiry));
+        let ten_years = Duration::from_secs(316_224_000);
+        assert_eq!(dies(&token().with_expires_in(ten_years), START, START), Ok(Some(START.after(ten_years))));
+        assert!(dies(&token().with_expires_in(ten_years + HOUR), START, START).is_err());
         let year_9999 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
         assert_eq!(dies(&token().with_expires_at(year_9999), START, START), Err(AbsurdExpiry));
         let before_1970 = SystemTime::UNIX_EPOCH - HOUR;

@@ -329,7 +329,7 @@ impl Core {
     pub(crate) fn accepted(&self, generation: Generation, sent: Now, resource: Option<u64>) {
         let snapshot = self.snapshot.load();
         if snapshot.token.as_ref().is_some_and(|token| token.generation() == generation) {
-            let sent = u64::try_from(sent.mono.as_millis()).unwrap_or(u64::MAX - 1) + 1;
+            let sent = u64::try_from(sent.mono.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
             // Relaxed: a lone number; a rejection that misses it by a hair is treated like any other.
             snapshot.evidence.fetch_max(sent, Ordering::Relaxed);
         }

@@ -437,10 +437,9 @@ impl Machine {
         self.held.as_ref().map_or(Band::None, |held| held.band(now))
     }
 
-    /// What a living token has left; none where none lives, or where no end is known.
+    /// What a living token has left; none where none lives.
     fn alive(&self, now: Now) -> Option<Duration> {
-        let runway = self.held.as_ref()?.runway(now);
-        (!runway.is_zero() && runway < Duration::MAX).then_some(runway)
+        self.held.as_ref().map(|held| held.runway(now)).filter(|runway| !runway.is_zero())
     }
 
     /// Why a rejected token has no successor.

@@ -8,7 +8,6 @@ use super::{
 use crate::{Token, TokenError};
 use pin_project_lite::pin_project;
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -71,7 +70,7 @@ impl Waiter {
             }
             ready!(this.sleep.as_mut().poll(cx));
             if Instant::now() >= *this.bound {
-                return Poll::Ready(if this.bound < this.deadline { Over::Patience } else { Over::Bound });
+                return Poll::Ready(Over::Patience);
             }
             // The moment has come at which the flight, if it still is, would be lost. Whoever takes it from the machine says on the
             // landing how it ended: if the machine has it no more, the word is there now, or on its way.
@@ -87,6 +86,7 @@ impl Future for Waiter {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             let mut over = ready!(self.as_mut().poll_over(cx));
+            // However this wait ended, the caller has none left.
             if matches!(over, Over::Lost | Over::Patience) && Instant::now() >= self.deadline {
                 over = Over::Bound;
             }
@@ -136,11 +136,5 @@ impl Future for Finish {
                 Outcome::Pass => Err(waiter.core.event(|machine, now, _| machine.why_not(now))),
             }),
         }
-    }
-}
-
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").field("flight", &self.landing.number).finish_non_exhaustive()
     }
 }

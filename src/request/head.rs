@@ -265,4 +265,10 @@ mod tests {
         assert_eq!(copy.headers().len(), 1);
         assert_eq!(copy.headers()["b"], "2");
     }
+
+    #[test]
+    fn debug_shows_no_header() {
+        let request = Request::put("https://a/x").header("x-api-key", "s3cr3t").body(()).unwrap();
+        assert_eq!(format!("{:?}", RequestHead::copy(&request)), "RequestHead { method: PUT, .. }");
+    }
 }

@@ -16,8 +16,8 @@ enum Step {
     Pending,
     Error,
     Panic,
-    /// Something happens in the middle of the poll, then comes this frame.
-    Meanwhile(Box<dyn FnOnce() + Send + Sync>, &'static str),
+    /// Something happens in the middle of the poll, then comes this frame, or nothing yet.
+    Meanwhile(Box<dyn FnOnce() + Send + Sync>, Option<&'static str>),
 }
 
 struct Steps<E> {
@@ -42,6 +42,7 @@ impl<E> Body for Steps<E> {
             }
             Some(Step::Meanwhile(act, data)) => {
                 act();
+                let Some(data) = data else { return Poll::Pending };
                 Frame::data(Bytes::from(data))
             }
         };
@@ -128,6 +129,23 @@ fn a_half_read_body_is_replayed_and_read_on_and_its_first_sending_ends_in_an_err
 }
 
 #[test]
+fn a_first_sending_is_void_even_where_the_whole_body_is_on_record() {
+    let (mut first, kept) = split(boxed(abc()), 100);
+    assert_eq!(poll(&mut first), "a");
+    let (mut second, _kept) = kept.again().unwrap();
+    assert_eq!(rest(&mut second), ["a", "bb", "ccc", TRAILERS, "end"]);
+    assert_eq!(rest(&mut first), [MOVED, "end"]);
+
+    let (mut first, kept) = split(boxed(abc()), 100);
+    assert_eq!([(); 4].map(|()| poll(&mut first)), ["a", "bb", "ccc", TRAILERS]);
+    assert!(first.is_end_stream());
+    let (mut second, _kept) = kept.again().unwrap();
+    rest(&mut second);
+    assert!(!first.is_end_stream(), "who asks this and nothing else would take it for whole");
+    assert_eq!(rest(&mut first), [MOVED, "end"]);
+}
+
+#[test]
 fn a_third_sending_reads_the_same_record() {
     let (mut first, kept) = split(boxed(abc()), 100);
     poll(&mut first);
@@ -200,16 +218,29 @@ type Mute = BoxBody<Bytes, Infallible>;
 
 #[test]
 fn an_overtaken_replay_whose_error_cannot_say_so_goes_on_to_its_end() {
-    let (mut first, kept) = split_mute([Step::Data("a"), Step::Data("b"), Step::Data("c")]);
-    assert_eq!(rest(&mut first), ["a", "b", "c", "end"]);
+    for accepted_early in [true, false] {
+        let (mut first, kept) = split_mute([Step::Data("a"), Step::Data("b"), Step::Data("c")]);
+        assert_eq!(rest(&mut first), ["a", "b", "c", "end"]);
+        let (mut second, kept) = kept.again().unwrap();
+        assert_eq!(poll(&mut second), "a");
+        let (mut third, kept) = kept.unwrap().again().unwrap();
+        let kept = kept.filter(|_| !accepted_early);
+        assert_eq!((poll(&mut third), poll(&mut third)), ("a".into(), "b".into()));
+        drop(kept);
+        assert!(!second.is_end_stream());
+        assert_eq!(rest(&mut second), ["b", "c", "end"], "half of it would look whole");
+        assert_eq!(rest(&mut third), ["c", "end"]);
+    }
+}
+
+#[test]
+fn a_replay_under_way_loses_nothing_when_its_answer_is_accepted_early() {
+    let (mut first, kept) = split(boxed(abc()), 100);
+    assert_eq!((poll(&mut first), poll(&mut first)), ("a".into(), "bb".into()));
     let (mut second, kept) = kept.again().unwrap();
     assert_eq!(poll(&mut second), "a");
-    let (mut third, kept) = kept.unwrap().again().unwrap();
     drop(kept);
-    assert_eq!((poll(&mut third), poll(&mut third)), ("a".into(), "b".into()));
-    assert!(!second.is_end_stream());
-    assert_eq!(rest(&mut second), ["b", "c", "end"], "half of it would look whole");
-    assert_eq!(rest(&mut third), ["c", "end"]);
+    assert_eq!(rest(&mut second), ["bb", "ccc", TRAILERS, "end"]);
 }
 
 #[test]
@@ -265,7 +296,7 @@ fn a_reader_that_is_overtaken_in_the_middle_of_a_poll_records_its_frame_whatever
             *second.lock().unwrap() = Some(body);
         }
     };
-    let steps = [Step::Data("a"), Step::Meanwhile(Box::new(meanwhile), "long beyond the limit"), Step::Data("c")];
+    let steps = [Step::Data("a"), Step::Meanwhile(Box::new(meanwhile), Some("long beyond the limit")), Step::Data("c")];
     let (mut first, kept) = split(boxed(steps), 2);
     *slot.lock().unwrap() = Some(kept);
     assert_eq!(poll(&mut first), "a");
@@ -292,6 +323,25 @@ fn a_reader_that_waits_for_the_source_is_woken_when_it_is_overtaken() {
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
     assert_eq!(poll(&mut first), MOVED);
     assert_eq!(rest(&mut second.unwrap()), ["a", "end"]);
+}
+
+#[test]
+fn who_found_the_source_gone_is_woken_when_the_overtaken_reader_got_nothing_from_it() {
+    let (slot, woken) = (Slot::default(), Arc::new(Counter(AtomicUsize::new(0))));
+    let second: Arc<Mutex<Option<Boxed>>> = Arc::default();
+    let meanwhile = {
+        let (slot, second, waker) = (Arc::clone(&slot), Arc::clone(&second), Waker::from(Arc::clone(&woken)));
+        move || {
+            let (mut body, _) = take_over(&slot);
+            assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+            *second.lock().unwrap() = Some(body);
+        }
+    };
+    let (mut first, kept) = split(boxed([Step::Meanwhile(Box::new(meanwhile), None), Step::Data("a")]), 10);
+    *slot.lock().unwrap() = Some(kept);
+    assert_eq!(poll(&mut first), MOVED);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(rest(second.lock().unwrap().as_mut().unwrap()), ["a", "end"]);
 }
 
 #[test]

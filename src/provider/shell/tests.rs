@@ -10,16 +10,25 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+fn idle() -> Arc<Core> {
+    let source = tower::service_fn(|_: TokenRequest| std::future::pending());
+    let clocks = Clocks::new(Box::new(SystemClock));
+    Arc::new(Core::new(Settings::default(), clocks, Jitter::new(None), BoxService::new(source)))
+}
+
+fn set(core: &Core) -> Generation {
+    let token = Token::opaque("t1").unwrap().with_expires_in(Duration::from_secs(3600));
+    core.event(|machine, now, jitter| machine.set(now, token, jitter.roll()));
+    core.snapshot().token.as_ref().unwrap().generation()
+}
+
 fn poll(waiter: Pin<&mut Waiter>) -> Poll<Outcome> {
     waiter.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_comes_between_a_failure_and_the_word_of_it_starts_no_further_flight() {
-    let source = tower::service_fn(|_: TokenRequest| std::future::pending());
-    let core =
-        Core::new(Settings::default(), Clocks::new(Box::new(SystemClock)), Jitter::new(None), BoxService::new(source));
-    let core = Arc::new(core);
+    let core = idle();
     let Verdict::Wait(first) = core.decide(Purpose::Refresh, None, |machine, now, _| machine.forced(now)) else {
         panic!("it starts a flight");
     };
@@ -57,4 +66,48 @@ async fn what_has_been_retired_starts_no_flight_and_one_with_a_flight_is_not_ret
     busy.tick();
     assert!(!busy.retire());
     assert!(busy.lock().machine.under_way().is_some());
+}
+
+#[test]
+fn a_fresh_token_is_read_without_the_machine_and_none_after_the_end() {
+    let core = idle();
+    assert!(core.fresh().is_none());
+    set(&core);
+    assert!(core.fresh().is_some());
+    core.event(|machine, _, _| machine.shut_down());
+    assert!(core.fresh().is_none());
+}
+
+#[test]
+fn an_accepted_request_speaks_for_its_token_from_the_first_moment_on() {
+    let core = idle();
+    let generation = set(&core);
+    assert_eq!(core.evidence(generation), None);
+    core.accepted(generation, Now::default(), None);
+    assert_eq!(core.evidence(generation), Some(Duration::ZERO));
+    core.accepted(generation, Now::default().after(Duration::from_secs(7)), None);
+    assert_eq!(core.evidence(generation), Some(Duration::from_secs(7)));
+    assert_eq!(core.evidence(generation.next()), None);
+}
+
+#[test]
+fn a_providers_fresh_token_is_at_hand_and_its_debug_says_how_it_fares() {
+    let source = tower::service_fn(|_: TokenRequest| std::future::pending::<Result<_, BoxError>>());
+    let provider = crate::TokenProvider::new(source);
+    assert!(provider.fresh().is_none());
+    set(provider.core());
+    assert!(provider.fresh().is_some());
+    let shown = format!("{provider:?}");
+    assert!(shown.contains("status: Fresh") && !shown.contains("t1"), "{shown}");
+}
+
+#[test]
+fn requests_take_notes_only_while_something_is_remembered() {
+    let core = idle();
+    let generation = set(&core);
+    let refused = Rejection { resent: true, resource: Some(7), ..Rejection::default() };
+    core.event(|machine, now, jitter| drop(machine.rejected(now, generation, refused, jitter.roll())));
+    assert_eq!(core.snapshot().remembered, [7]);
+    core.accepted(generation, core.now(), Some(7));
+    assert!(core.snapshot().remembered.is_empty());
 }

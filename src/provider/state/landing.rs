@@ -77,7 +77,6 @@ impl Machine {
     pub(crate) fn failed(&mut self, now: Now, number: u64, error: FetchError, failure: Failure, roll: f64) -> Landed {
         let now = self.observe(now);
         let Some(flight) = self.flight.take_if(|flight| flight.number == number) else { return Landed::Dropped };
-        self.version += 1;
         if flight.void {
             return Landed::Dropped;
         }

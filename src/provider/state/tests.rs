@@ -7,6 +7,7 @@
 mod flight;
 mod normal;
 mod promises;
+mod rules;
 mod search;
 mod world;
 
