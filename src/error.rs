@@ -277,6 +277,12 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// A key that no store can be sealed by. Not quoted.
+    #[error("the key to seal by has {length} bytes: it takes 32")]
+    SealKey {
+        /// In bytes.
+        length: usize,
+    },
     /// A claim or header parameter that a signed JWT cannot have.
     #[error("the JWT's `{name}` {problem}")]
     IllegalClaim {

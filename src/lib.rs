@@ -106,8 +106,10 @@
 //! | `file` | `source::TokenFile`: a token that somebody else writes into a file and replaces there |
 //! | `follow-redirect` | a redirect's target, followed by tower-http below the layer, cannot reject a token it never got |
 //! | `oauth2` | `source::oauth2`: client credentials, refresh token with rotation, JWT bearer, token exchange; discovery, challenges |
+//! | `redis` | `store::RedisStore`: one token for the processes of many hosts, in a Redis or Valkey; `redis-cluster` and `redis-sentinel` for those |
 //! | `reqwest` | `reqwest::Client` under the layer, and `reqwest::Body` can be sent again |
 //! | `reqwest-middleware` | the layer is a `reqwest_middleware::Middleware` |
+//! | `seal` | `store::Sealed`: what a store keeps is encrypted |
 //! | `signed-jwt` | `source::SignedJwt`: tokens signed here, with a key of one's own |
 //! | `store` | `store::StoreLayer`: processes share one token, by a file (`store::FileStore`) or a store of your own |
 //! | `tonic` | `tonic::body::Body` can be sent again, a stream's late refusal is seen, `clients::TokenInterceptor`, errors as a `Status` |

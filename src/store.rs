@@ -8,11 +8,19 @@ mod known;
 mod layer;
 mod question;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 mod refresh;
+#[cfg(feature = "seal")]
+mod seal;
 
 #[cfg(unix)]
 pub use file::FileStore;
 pub use layer::{StoreLayer, Stored};
+#[cfg(feature = "redis")]
+pub use redis::{RedisFailure, RedisServer, RedisStore};
+#[cfg(feature = "seal")]
+pub use seal::{SealKey, Sealed};
 
 use crate::BoxError;
 use std::{
