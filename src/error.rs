@@ -169,7 +169,7 @@ pub enum ConfigError {
         /// As set.
         refresh_before: Duration,
     },
-    /// A duration that must not be zero.
+    /// What must not be zero.
     #[error("{setting} must be above zero: with zero {consequence}")]
     Zero {
         /// Its name.

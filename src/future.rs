@@ -34,8 +34,8 @@ pin_project! {
     {
         // None: the request is passed on untouched, and its answer is not judged.
         sender: Option<Sender<S, P, K, R>>,
-        // The answer that is returned if no better one can be had.
-        answer: Option<Result<S::Response, BoxError>>,
+        // The answer that is returned if no better one can be had. Boxed, as waits are: both are rare, and cost a trip to the server anyway.
+        answer: Option<Box<Result<S::Response, BoxError>>>,
         #[pin]
         state: State<S::Future, P::Future>,
     }
@@ -45,7 +45,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F, D> {
         // Waiting for a token, before a first send or after a refusal.
-        Wait { #[pin] wait: Waiter },
+        Wait { wait: Pin<Box<Waiter>> },
         // Polling the inner service ready, the token in hand; none: it goes without.
         Ready { token: Option<Token> },
         // Polling the inner service's answer.
@@ -60,7 +60,7 @@ pin_project! {
 /// What comes after the policy's pause.
 enum Next {
     Token(Token),
-    Wait(Waiter),
+    Wait(Pin<Box<Waiter>>),
     /// The policy said "again" without a refusal: with whatever token is current.
     Ask,
 }
@@ -155,7 +155,7 @@ where
         let rejection = self.attempt.rejection(challenge);
         let next = match self.provider().rejected(sent.generation, rejection) {
             Verdict::Send(token) => Next::Token(token),
-            Verdict::Wait(wait) => Next::Wait(wait),
+            Verdict::Wait(wait) => Next::Wait(Box::pin(wait)),
             Verdict::Fail(_) | Verdict::Pass => return None,
         };
         let pause = pause?;
@@ -208,7 +208,7 @@ where
             Verdict::Send(token) => State::Send { future: sender.send(Some(&token), watch) },
             Verdict::Wait(wait) => {
                 sender.service = spare.clone();
-                State::Wait { wait }
+                State::Wait { wait: Box::pin(wait) }
             }
             Verdict::Pass => State::Send { future: sender.send(None, None) },
             Verdict::Fail(error) => match sender.without(error) {
@@ -237,7 +237,7 @@ where
                 }
                 StateProj::Wait { wait } => {
                     let sender = this.sender.as_mut().expect("a sender waits");
-                    let outcome = ready!(wait.poll(cx));
+                    let outcome = ready!(wait.as_mut().poll(cx));
                     sender.just_waited = true;
                     match (outcome, this.answer.take()) {
                         (Outcome::Send(token), answer) => {
@@ -245,7 +245,7 @@ where
                             State::Ready { token: Some(token) }
                         }
                         // After a refusal, the server's answer says more than our error.
-                        (_, Some(answer)) => return Poll::Ready(answer),
+                        (_, Some(answer)) => return Poll::Ready(*answer),
                         (Outcome::Pass, None) => State::Ready { token: None },
                         (Outcome::Fail(error), None) => match sender.without(error) {
                             Ok(token) => State::Ready { token },
@@ -258,7 +258,7 @@ where
                     match sender.service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => {
-                            return Poll::Ready(this.answer.take().unwrap_or_else(|| Err(error.into())));
+                            return Poll::Ready(this.answer.take().map_or_else(|| Err(error.into()), |answer| *answer));
                         }
                         Poll::Pending => {
                             sender.just_waited = false;
@@ -267,11 +267,11 @@ where
                     }
                     let token = match token.take().map(|token| sender.recheck(token)) {
                         Some(Verdict::Wait(wait)) => {
-                            this.state.set(State::Wait { wait });
+                            this.state.set(State::Wait { wait: Box::pin(wait) });
                             continue;
                         }
                         Some(Verdict::Fail(error)) => match (this.answer.take(), sender.without(error)) {
-                            (Some(answer), _) => return Poll::Ready(answer),
+                            (Some(answer), _) => return Poll::Ready(*answer),
                             (None, Ok(token)) => token,
                             (None, Err(error)) => return Poll::Ready(Err(error)),
                         },
@@ -283,7 +283,7 @@ where
                         && !sender.attempt.again()
                     {
                         // The server went on reading until the record was full.
-                        return Poll::Ready(answer);
+                        return Poll::Ready(*answer);
                     }
                     State::Send { future: sender.send(token.as_ref(), sender.provider().watch()) }
                 }
@@ -291,7 +291,7 @@ where
                     let mut result = ready!(future.poll(cx)).map_err(Into::into);
                     let next = this.sender.as_mut().and_then(|sender| sender.judge(&mut result));
                     let Some((pause, next)) = next else { return Poll::Ready(result) };
-                    *this.answer = Some(result);
+                    *this.answer = Some(Box::new(result));
                     State::Pause { pause, next: Some(next) }
                 }
                 StateProj::Pause { pause, next } => {
@@ -302,9 +302,9 @@ where
                         Next::Wait(wait) => State::Wait { wait },
                         Next::Ask => match sender.provider().acquire() {
                             Verdict::Send(token) => State::Ready { token: Some(token) },
-                            Verdict::Wait(wait) => State::Wait { wait },
+                            Verdict::Wait(wait) => State::Wait { wait: Box::pin(wait) },
                             Verdict::Fail(_) | Verdict::Pass => {
-                                return Poll::Ready(this.answer.take().expect("an answer was judged"));
+                                return Poll::Ready(*this.answer.take().expect("an answer was judged"));
                             }
                         },
                     }

@@ -85,7 +85,7 @@ pub enum OnUnavailable {
 }
 
 /// A request extension: this request takes the token of another provider, and is judged for that one. For a client that serves several
-/// tenants.
+/// tenants; [`TokenProviders`](crate::TokenProviders) keeps theirs.
 ///
 /// ```
 /// # use tower_jwt_refresh::{BoxError, Token, TokenProvider, TokenRequest, UseToken};

@@ -64,6 +64,19 @@
 //! A source is any [`tower::Service`] of [`TokenRequest`] that answers with a [`Token`]. Timeouts, limits and retries around it are tower
 //! layers. Say [`SourceError::permanent`] where asking again cannot help. Ready-made ones are in [`source`], and a [page](docs::sources) says which to take.
 //!
+//! # Many tenants
+//! [`TokenProviders`] keeps a provider per key, made on first use and dropped when idle; [`UseToken`] puts the right one's token on a request:
+//! ```
+//! # use tower_jwt_refresh::{BoxError, TokenProvider, TokenProviders, UseToken};
+//! # fn provider_of(_: &str) -> Result<TokenProvider, BoxError> { Ok(TokenProvider::new(tower::service_fn(|_| async { Err::<tower_jwt_refresh::Token, _>("-") }))) }
+//! # fn main() -> Result<(), BoxError> {
+//! let providers: TokenProviders<String> = TokenProviders::new(|tenant: &String| provider_of(tenant));
+//! # let tenant = "acme";
+//! let request = http::Request::get("https://api.example.com/jobs/1").extension(UseToken(providers.get(tenant)?));
+//! # drop(request); Ok(()) }
+//! ```
+//! One tenant's trouble is never another's, and no second provider is ever made beside one that is in use.
+//!
 //! # Cancel safety
 //! All futures of this crate may be dropped at any point. What they started goes on by itself; what they held (a request, a permit of the inner
 //! service) is dropped with them.
@@ -104,7 +117,7 @@
 //! | `full` | all of them |
 //!
 //! # Where to look
-//! [`TokenProvider`] holds the token, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
+//! [`TokenProvider`] holds the token, [`TokenProviders`] one for each tenant, [`JwtRefreshLayer`] puts it on requests, [`RetryPolicy`] judges answers, [`Placement`] and [`Origin`] say where it
 //! goes, [`TokenError`] says why there is none. [`docs`] has pages: where the layer stands among others, where tokens come from, how processes share one, and what
 //! serves clients that take no layer.
 #![forbid(unsafe_code)]
@@ -122,6 +135,7 @@ mod layer;
 mod placement;
 mod policy;
 mod provider;
+mod providers;
 pub mod request;
 mod scope;
 mod service;
@@ -138,6 +152,7 @@ pub use layer::{JwtRefreshLayer, NoToken, OnUnavailable, UseToken};
 pub use placement::Placement;
 pub use policy::{Answer, Attempt, RetryPolicy};
 pub use provider::{TokenProvider, TokenProviderBuilder, TokenStatus};
+pub use providers::{TokenProviders, TokenProvidersBuilder};
 pub use request::{RejectableResponse, ReplayRequest};
 pub use scope::{Origin, ScopeError};
 pub use service::JwtRefresh;

@@ -22,8 +22,9 @@ pub(crate) use wait::{Outcome, Waiter};
 use crate::{BoxError, Generation, Placement, Token, TokenError, TokenRequest, clock::Now};
 use background::Background;
 use http::HeaderMap;
+use jitter::Jitter;
 use primitives::{Guard, runtime, time, watch};
-use shell::{Core, Snapshot};
+use shell::{Core, Landing, Snapshot};
 use state::{Machine, Over, Purpose};
 use std::{
     fmt,
@@ -32,6 +33,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tower::Service;
+use wait::Finish;
 
 /// Holds the current token, keeps it fresh, and gives it to all who need it.
 ///
@@ -256,7 +258,7 @@ impl TokenProvider {
     /// brings; those who wait get it. Ends all waits after failures but a `Retry-After`, and signs in again after a
     /// [`clear`](Self::clear).
     pub fn set(&self, token: Token) {
-        self.core().event_with(|machine, now, roll| machine.set(now, token, roll), |()| Some(Over::Landed));
+        self.core().event_with(|machine, now, jitter| machine.set(now, token, jitter.roll()), |()| Some(Over::Landed));
     }
 
     /// Signs out: no token is held, and until [`set`](Self::set) everything ends in [`TokenError::SignedOut`]. What a flight under way brings
@@ -332,12 +334,27 @@ impl TokenProvider {
     /// # Cancel safety
     /// It is shut down all the same; only the wait ends.
     pub async fn shutdown(&self) {
-        let ((), landing) = self.core().event_with(|machine, _, _| machine.shut_down(), |()| None);
-        let Some(landing) = landing else { return };
+        let Some(landing) = self.shut_down() else { return };
         let landed = Arc::clone(&landing.landed).notified_owned();
         if landing.over().is_none() && runtime::Handle::try_current().is_ok() {
             let _ = time::timeout(self.core().settings.longest_wait(), landed).await;
         }
+    }
+
+    fn shut_down(&self) -> Option<Arc<Landing>> {
+        self.core().event_with(|machine, _, _| machine.shut_down(), |()| None).1
+    }
+
+    // For `TokenProviders`.
+
+    /// [`shutdown`](Self::shutdown) without the wait: how long that may take, if there is anything to wait for.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        self.shut_down().map(|_| self.core().settings.longest_wait())
+    }
+
+    /// Ends it, if this is the only handle and no flight is under way. Calls no foreign code.
+    pub(crate) fn retire(&self) -> bool {
+        Arc::strong_count(&self.handle) == 1 && self.core().retire()
     }
 
     // For the layer.
@@ -381,23 +398,18 @@ impl TokenProvider {
         self.core().event(|machine, now, _| machine.living(now))
     }
 
-    fn decide(&self, purpose: Purpose, act: impl FnOnce(&mut Machine, Now, f64) -> state::Decision) -> Verdict {
+    fn decide(&self, purpose: Purpose, act: impl FnOnce(&mut Machine, Now, &mut Jitter) -> state::Decision) -> Verdict {
         let verdict = self.core().decide(purpose, None, act);
         self.handle.background.revive(&self.handle);
         verdict
     }
 
-    async fn finish(&self, verdict: Verdict) -> Result<Token, TokenError> {
-        let outcome = match verdict {
-            Verdict::Send(token) => return Ok(token),
-            Verdict::Fail(error) => return Err(error),
-            Verdict::Pass => Outcome::Pass,
-            Verdict::Wait(waiter) => waiter.await,
-        };
-        match outcome {
-            Outcome::Send(token) => Ok(token),
-            Outcome::Fail(error) => Err(error),
-            Outcome::Pass => Err(self.core().event(|machine, now, _| machine.why_not(now))),
+    fn finish(&self, verdict: Verdict) -> Finish {
+        match verdict {
+            Verdict::Send(token) => Finish::known(Ok(token)),
+            Verdict::Fail(error) => Finish::known(Err(error)),
+            Verdict::Pass => Finish::known(Err(self.core().event(|machine, now, _| machine.why_not(now)))),
+            Verdict::Wait(waiter) => Finish::Wait { waiter },
         }
     }
 }

@@ -189,6 +189,23 @@ fn a_flight_that_freezes_while_it_awaits_the_answer_is_lost_by_age_and_a_waiter_
     assert_eq!(endpoint.fetches(), 2);
 }
 
+#[test]
+fn a_waiter_that_came_late_to_a_frozen_flight_takes_over_once_that_is_lost_and_not_at_its_own_deadline() {
+    let endpoint = Endpoint::hourly();
+    endpoint.next(Reply::Hang);
+    let paused = paused();
+    let clock = paused.block_on(async { ManualClock::following_tokio() });
+    let provider = TokenProvider::builder().clock(clock).build(endpoint.source()).unwrap();
+    let _frozen = freeze(&provider, &endpoint, true);
+    paused.block_on(async {
+        tokio::time::sleep(20 * SECOND).await;
+        let before = Instant::now();
+        assert_eq!(secret(provider.token().await), "t1");
+        assert!(before.elapsed() < 13 * SECOND, "{:?}", before.elapsed());
+    });
+    assert_eq!(endpoint.fetches(), 2);
+}
+
 // Scenario 133: a source that was not ready for the frozen flight is polled by the next.
 #[test]
 fn a_flight_that_freezes_while_the_source_is_not_ready_keeps_it_from_nobody() {

@@ -108,6 +108,22 @@ async fn every_change_is_told_to_who_listens() {
     assert_eq!(seen, expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_turns_stale_again_is_told_each_time() {
+    let endpoint = Endpoint::hourly();
+    let (provider, _) = provider(&endpoint);
+    assert_eq!(now(&provider), TokenStatus::Stale);
+    for _ in 0..2 {
+        provider.token().await.unwrap();
+        assert_eq!(now(&provider), TokenStatus::Fresh);
+        pass(56 * MINUTE).await;
+        endpoint.set_delay(SECOND);
+        assert!(provider.try_token().is_some());
+        assert_eq!(now(&provider), TokenStatus::Stale);
+        pass(2 * SECOND).await;
+    }
+}
+
 // Scenario 89.
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_never_reads_or_is_gone_holds_nothing_up() {

@@ -18,7 +18,7 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
     /// Fetches in a row that brought no new token.
-    streak: u32,
+    pub(super) streak: u32,
     /// Nobody starts a flight before.
     pub(crate) hard: Duration,
     /// Nor, before this, the loop or a caller with a living, unmarked token.

@@ -122,7 +122,7 @@ impl TokenProviderBuilder {
         let (clocks, jitter) = (Clocks::new(self.clock), Jitter::new(self.jitter));
         let core = Core::new(settings, clocks, jitter, BoxService::new(source.map_err(Into::into)));
         if let Some(seed) = self.seed {
-            core.event(|machine, now, roll| machine.seed(now, seed, roll));
+            core.event(|machine, now, jitter| machine.seed(now, seed, jitter.roll()));
         }
         Ok(TokenProvider { handle: Arc::new(Handle { core: Arc::new(core), background: Background::default() }) })
     }

@@ -60,11 +60,11 @@ impl Guard {
             Err(_) => Err(FetchError::TimedOut { after }),
         };
         let (landed, _) = core.event_with(
-            |machine, now, roll| match result {
-                Ok(token) => machine.fetched(now, number, token, roll),
+            |machine, now, jitter| match result {
+                Ok(token) => machine.fetched(now, number, token, jitter.roll()),
                 Err(error) => {
                     let failure = failure(&error);
-                    machine.failed(now, number, error, failure, roll)
+                    machine.failed(now, number, error, failure, jitter.roll())
                 }
             },
             |landed| match landed {

@@ -35,8 +35,8 @@ pub(crate) struct Held {
     pub(crate) dies: Option<Now>,
     /// L, what it had when it was stored; a seed has none, since nobody knows how long it lay about.
     pub(crate) life: Option<Duration>,
-    refresh_before: Duration,
-    min_runway: Duration,
+    pub(super) refresh_before: Duration,
+    pub(super) min_runway: Duration,
     /// When to ask again whatever the expiry says.
     pub(crate) due: Option<Duration>,
     /// On the monotonic clock.

@@ -33,7 +33,7 @@ use super::{
     wait::Waiter,
 };
 use crate::{
-    BoxError, Generation, Token, TokenError, TokenRequest,
+    BoxError, FetchError, Generation, Token, TokenError, TokenRequest,
     clock::{Clocks, Horizon, Now},
 };
 use std::{
@@ -63,7 +63,9 @@ struct Locked {
     machine: Machine,
     jitter: Jitter,
     published: u64,
-    events: u64,
+    /// As of the last event, and how many times it changed.
+    status: TokenStatus,
+    changes: u64,
     landing: Option<Arc<Landing>>,
     /// What the loop sleeps for; none before it looked for the first time.
     armed: Option<Duration>,
@@ -112,14 +114,22 @@ pub(crate) enum Verdict {
 impl Core {
     pub(crate) fn new(settings: Settings, clocks: Clocks, jitter: Jitter, source: Source) -> Self {
         let machine = Machine::new(settings, Generation::new_provider());
-        let status = watch::Sender::new(machine.status(clocks.now()));
+        let status = machine.status(clocks.now());
         Self {
             settings,
             snapshot: ArcSwap::from_pointee(Snapshot::of(&machine, &clocks, None)),
-            locked: Mutex::new(Locked { machine, jitter, published: 0, events: 0, landing: None, armed: None }),
+            status: watch::Sender::new(status.clone()),
+            locked: Mutex::new(Locked {
+                machine,
+                jitter,
+                published: 0,
+                status,
+                changes: 0,
+                landing: None,
+                armed: None,
+            }),
             clocks,
             source: Mutex::new(source),
-            status,
             told: std::sync::atomic::AtomicU64::new(0),
             wake: Arc::new(Notify::new()),
         }
@@ -145,20 +155,20 @@ impl Core {
     }
 
     /// Lets something happen to the machine, and tells the world what changed.
-    pub(crate) fn event<T>(&self, act: impl FnOnce(&mut Machine, Now, f64) -> T) -> T {
+    pub(crate) fn event<T>(&self, act: impl FnOnce(&mut Machine, Now, &mut Jitter) -> T) -> T {
         self.event_with(act, |_| None).0
     }
 
     /// `end` says how the flight ended that the event took away; unsaid, it is lost.
     pub(crate) fn event_with<T>(
         &self,
-        act: impl FnOnce(&mut Machine, Now, f64) -> T,
+        act: impl FnOnce(&mut Machine, Now, &mut Jitter) -> T,
         end: impl FnOnce(&T) -> Option<Over>,
     ) -> (T, Option<Arc<Landing>>) {
         let now = self.clocks.now();
-        let mut locked = self.lock();
-        let roll = locked.jitter.roll();
-        let result = act(&mut locked.machine, now, roll);
+        let mut guard = self.lock();
+        let locked = &mut *guard;
+        let result = act(&mut locked.machine, now, &mut locked.jitter);
         let over = end(&result);
         let ended = locked.follow_flight(over.is_some());
         let landing = locked.landing.clone();
@@ -167,41 +177,54 @@ impl Core {
             let before = self.snapshot.load();
             self.snapshot.store(Arc::new(Snapshot::of(&locked.machine, &self.clocks, Some(&before))));
         }
-        locked.events += 1;
-        let (at, notes, status) = (locked.events, locked.machine.notes(), locked.machine.status(now));
-        let runway = locked.machine.held().map(|held| held.runway(now));
-        let error = locked.machine.trouble().cloned();
-        let wake = locked.machine.wake(now);
-        let sooner = wake.zip(locked.armed).is_some_and(|(wake, armed)| wake < armed);
-        drop(locked);
+        let notes = locked.machine.notes();
+        let status = locked.machine.status(now);
+        // Mostly nothing is to be told, and then the channel's lock, which all waiters of a flight would want at a time, is left alone.
+        let news = (locked.status != status).then(|| {
+            locked.status.clone_from(&status);
+            locked.changes += 1;
+            let runway = locked.machine.held().map(|held| held.runway(now));
+            (locked.changes, status, runway, locked.machine.trouble().cloned())
+        });
+        // Where a flight ended, the loop sleeps until that would be lost: it has to look now, not in the middle of the quiet that follows.
+        let replan = locked
+            .armed
+            .is_some_and(|armed| ended.is_some() || locked.machine.wake(now).is_some_and(|wake| wake < armed));
+        drop(guard);
 
         if let Some(ended) = ended {
             ended.end(over.unwrap_or(Over::Lost));
         }
-        if sooner {
+        if replan {
             self.wake.notify_one();
         }
         for note in notes {
             super::log::note(note);
         }
+        if let Some((at, status, runway, error)) = news {
+            self.tell(at, &status, runway, error.as_deref());
+        }
+        (result, landing)
+    }
+
+    fn tell(&self, at: u64, status: &TokenStatus, runway: Option<Duration>, error: Option<&FetchError>) {
         let mut changed = None;
         self.status.send_if_modified(|told| {
-            // Relaxed: the channel's lock orders it. An event that was overtaken on its way here has nothing to tell.
+            // Relaxed: the channel's lock orders it. A change that was overtaken on its way here has nothing to tell.
             if at < self.told.load(Ordering::Relaxed) {
                 return false;
             }
-            // Also where nothing changes: the event before this one may still be on its way here.
+            // Also where nothing changes: the change before this one may still be on its way here.
             self.told.store(at, Ordering::Relaxed);
-            if *told == status {
+            if told == status {
                 return false;
             }
             changed = Some(std::mem::replace(told, status.clone()));
             true
         });
         if let Some(before) = changed {
-            super::log::status(&before, &status, runway, error.as_deref().map(|error| error as &dyn std::error::Error));
+            super::log::status(&before, status, runway, error.map(|error| error as &dyn std::error::Error));
         }
-        (result, landing)
     }
 
     fn lock(&self) -> MutexGuard<'_, Locked> {
@@ -209,14 +232,30 @@ impl Core {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends it, unless a flight is under way: none begins after that. Tells nobody: for one that nobody holds.
+    pub(crate) fn retire(&self) -> bool {
+        let mut locked = self.lock();
+        let idle = locked.machine.under_way().is_none();
+        if idle {
+            locked.machine.shut_down();
+        }
+        idle
+    }
+
     /// Asks the machine, and starts the flight it wants.
     pub(crate) fn decide(
         self: &Arc<Self>,
         purpose: Purpose,
         deadline: Option<Instant>,
-        act: impl FnOnce(&mut Machine, Now, f64) -> Decision,
+        act: impl FnOnce(&mut Machine, Now, &mut Jitter) -> Decision,
     ) -> Verdict {
-        let (decision, landing) = self.event_with(act, |_| None);
+        let ((decision, left), landing) = self.event_with(
+            |machine, now, jitter| {
+                let decision = act(machine, now, jitter);
+                (decision, machine.left(now))
+            },
+            |_| None,
+        );
         let (start, verdict) = match decision {
             Decision::Send { token, start } => (start, Some(Verdict::Send(token))),
             Decision::Unavailable(error) => (None, Some(Verdict::Fail(error))),
@@ -234,7 +273,8 @@ impl Core {
                 let now = Instant::now();
                 let deadline = deadline.unwrap_or_else(|| now + self.settings.longest_wait());
                 let bound = at_most.map_or(deadline, |at_most| deadline.min(now + at_most));
-                return Verdict::Wait(Waiter::new(Arc::clone(self), landing, purpose, deadline, bound));
+                let lost = now + left.unwrap_or_default();
+                return Verdict::Wait(Waiter::new(Arc::clone(self), landing, purpose, deadline, bound, lost));
             }
         };
         self.start(start);
@@ -280,8 +320,8 @@ impl Core {
     /// A server refused `generation`: report it, and find out what the caller does now.
     pub(crate) fn rejected(self: &Arc<Self>, generation: Generation, mut rejection: Rejection) -> Verdict {
         rejection.accepted = self.evidence(generation);
-        self.decide(Purpose::Replace(generation), None, |machine, now, roll| {
-            machine.rejected(now, generation, rejection, roll)
+        self.decide(Purpose::Replace(generation), None, |machine, now, jitter| {
+            machine.rejected(now, generation, rejection, jitter.roll())
         })
     }
 

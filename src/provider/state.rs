@@ -182,10 +182,14 @@ impl Machine {
         self.flight.as_ref().map(|flight| flight.number)
     }
 
-    /// Finds out whether that flight still is, and how long it may be at most. None: it is not.
-    pub(crate) fn left(&mut self, now: Now, number: u64) -> Option<Duration> {
-        let now = self.observe(now);
-        let flight = self.flight.as_ref().filter(|flight| flight.number == number)?;
+    /// Finds out whether the flight under way still is.
+    pub(crate) fn look(&mut self, now: Now) {
+        self.observe(now);
+    }
+
+    /// How long the flight under way may be at most.
+    pub(crate) fn left(&self, now: Now) -> Option<Duration> {
+        let flight = self.flight.as_ref()?;
         Some(self.lost_after().saturating_sub(now.mono.saturating_sub(flight.started)))
     }
 

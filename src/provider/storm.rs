@@ -24,9 +24,9 @@ pub(crate) fn is_hasty(now: Now, stored: Duration) -> bool {
 pub(crate) struct Storm {
     pub(crate) count: u32,
     /// Start of the last flight begun on a rejection.
-    began: Option<Duration>,
+    pub(super) began: Option<Duration>,
     /// Drawn when the count last grew.
-    roll: f64,
+    pub(super) roll: f64,
     pub(crate) until: Duration,
 }
 
@@ -69,14 +69,14 @@ impl Storm {
 /// Both halves are needed to let their 401s pass: a wait alone would lock out a dead token's healing for as long as it runs,
 /// accepted requests alone, if they did not age, for good.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Resources(Vec<Resource>);
+pub(crate) struct Resources(pub(super) Vec<Resource>);
 
 #[derive(Clone, Debug)]
-struct Resource {
-    key: u64,
-    refused: Generation,
-    wait: Duration,
-    until: Duration,
+pub(super) struct Resource {
+    pub(super) key: u64,
+    pub(super) refused: Generation,
+    pub(super) wait: Duration,
+    pub(super) until: Duration,
 }
 
 impl Resources {

@@ -47,12 +47,10 @@ impl Waiter {
         purpose: Purpose,
         deadline: Instant,
         bound: Instant,
+        lost: Instant,
     ) -> Self {
         // Before `over` is looked at, so that one of the two tells (see the shell).
         let landed = Arc::clone(&landing.landed).notified_owned();
-        let number = landing.number;
-        let left = core.event(|machine, now, _| machine.left(now, number)).unwrap_or_default();
-        let lost = Instant::now() + left;
         Self { landed, sleep: time::sleep_until(bound.min(lost)), core, landing, purpose, deadline, bound }
     }
 
@@ -77,8 +75,7 @@ impl Waiter {
             }
             // The moment has come at which the flight, if it still is, would be lost. Whoever takes it from the machine says on the
             // landing how it ended: if the machine has it no more, the word is there now, or on its way.
-            let number = this.landing.number;
-            this.core.event(|machine, now, _| machine.left(now, number));
+            this.core.event(|machine, now, _| machine.look(now));
             this.sleep.as_mut().reset(*this.bound);
         }
     }
@@ -94,6 +91,13 @@ impl Future for Waiter {
                 over = Over::Bound;
             }
             let (purpose, deadline) = (self.purpose, self.deadline);
+            // Nearly all waits end so, all at a time, and none of them needs the lock: a fresh token lives and is not marked.
+            if over == Over::Landed
+                && let Some(token) = self.core.fresh().and_then(|snapshot| snapshot.token.clone())
+                && purpose != Purpose::Replace(token.generation())
+            {
+                return Poll::Ready(Outcome::Send(token));
+            }
             let core = Arc::clone(&self.core);
             match core.decide(purpose, Some(deadline), |machine, now, _| machine.woken(now, over, purpose)) {
                 Verdict::Send(token) => return Poll::Ready(Outcome::Send(token)),
@@ -101,6 +105,36 @@ impl Future for Waiter {
                 Verdict::Pass => return Poll::Ready(Outcome::Pass),
                 Verdict::Wait(next) => self.set(next),
             }
+        }
+    }
+}
+
+pin_project! {
+    /// What a verdict comes to. By hand, since an `async fn` that is given a wait holds it twice.
+    #[project = FinishProj]
+    pub(super) enum Finish {
+        Known { result: Option<Result<Token, TokenError>> },
+        Wait { #[pin] waiter: Waiter },
+    }
+}
+
+impl Finish {
+    pub(super) fn known(result: Result<Token, TokenError>) -> Self {
+        Self::Known { result: Some(result) }
+    }
+}
+
+impl Future for Finish {
+    type Output = Result<Token, TokenError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            FinishProj::Known { result } => Poll::Ready(result.take().expect("polled after its end")),
+            FinishProj::Wait { mut waiter } => Poll::Ready(match ready!(waiter.as_mut().poll(cx)) {
+                Outcome::Send(token) => Ok(token),
+                Outcome::Fail(error) => Err(error),
+                Outcome::Pass => Err(waiter.core.event(|machine, now, _| machine.why_not(now))),
+            }),
         }
     }
 }

@@ -75,6 +75,7 @@ impl Model {
         builder.max_branches = 10_000;
         builder.preemption_bound = match std::env::var("SHELL_PREEMPTIONS").as_deref() {
             Ok("all") => None,
+            Ok(more) if more.starts_with('+') => preemptions.map(|usual| usual + more.parse::<usize>().expect("+1")),
             Ok(bound) => preemptions.and(Some(bound.parse().expect("a number, or all"))),
             Err(_) => preemptions,
         };
@@ -135,7 +136,7 @@ fn provider(
     let core =
         Arc::new(Core::new(settings, Clocks::new(Box::new(ModelClock)), Jitter::new(None), BoxService::new(service)));
     if let Some(left) = held {
-        core.event(|machine, now, roll| machine.seed(now, token("a", left), roll));
+        core.event(|machine, now, jitter| machine.seed(now, token("a", left), jitter.roll()));
     }
     let seen = Seen { asked, source, core: Arc::downgrade(&core), status: core.subscribe() };
     (TokenProvider { handle: Arc::new(Handle { core, background: Background::default() }) }, seen)
