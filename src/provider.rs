@@ -4,6 +4,8 @@ mod background;
 mod backoff;
 mod builder;
 mod flight;
+#[cfg(feature = "store")]
+mod follower;
 mod jitter;
 mod log;
 mod primitives;
@@ -15,7 +17,11 @@ mod wait;
 
 pub use builder::TokenProviderBuilder;
 
+#[cfg(feature = "store")]
+pub(crate) use follower::Follower;
 pub(crate) use shell::Verdict;
+#[cfg(feature = "store")]
+pub(crate) use state::Offered;
 pub(crate) use state::Rejection;
 pub(crate) use wait::{Outcome, Waiter};
 

@@ -4,6 +4,7 @@
 
 #[cfg(unix)]
 mod file;
+mod follow;
 mod known;
 mod layer;
 mod question;
@@ -30,6 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 /// What the traits here return: a boxed future, which `Box::pin(async move { … })` makes.
@@ -96,6 +98,15 @@ pub trait TokenStore: Send + Sync + 'static {
     ///
     /// It ends by itself if its holder dies. Where it may end before that, because the holder was too slow, its [`save`](StoreLock::save) is refused.
     fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn StoreLock>, StoreError>>;
+
+    /// Tells, for as long as it is polled, that what is kept may have changed: by `changed.notify_one()`, once when it begins to hear, after each save that it
+    /// hears of, and again whenever it may have missed one. Never fails: while it hears nothing it tries to, quietly.
+    ///
+    /// For [`Stored::follow`]. By default it tells nothing and never ends, and tokens are found when they are needed.
+    fn watch<'a>(&'a self, changed: &'a Notify) -> BoxFuture<'a, ()> {
+        let _ = changed;
+        Box::pin(std::future::pending())
+    }
 }
 
 /// The right to ask the source and to save, of one at a time.
@@ -191,5 +202,9 @@ impl<T: TokenStore + ?Sized> TokenStore for Arc<T> {
 
     fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn StoreLock>, StoreError>> {
         (**self).lock(wait)
+    }
+
+    fn watch<'a>(&'a self, changed: &'a Notify) -> BoxFuture<'a, ()> {
+        (**self).watch(changed)
     }
 }

@@ -14,6 +14,8 @@ mod outside;
 mod rejection;
 
 pub(crate) use landing::Landed;
+#[cfg(feature = "store")]
+pub(crate) use outside::Offered;
 pub(crate) use rejection::Rejection;
 
 use super::{

@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tracing::{debug, warn};
 
 /// A store that has not answered by then is down: it is near, and a fetch has other things to do with its time.
@@ -164,6 +164,10 @@ impl Core {
         if known.record.as_ref().is_none_or(|known| known.id != record.id && !known.id.is_after(record.id)) {
             known.record = Some(record.clone());
         }
+    }
+
+    pub(super) async fn watch(&self, changed: &Notify) {
+        self.store.watch(changed).await;
     }
 
     pub(super) async fn lock(&self, wait: Duration) -> Result<Box<dyn StoreLock>, StoreError> {

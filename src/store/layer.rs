@@ -2,12 +2,13 @@
 
 use super::{
     StoreError, TokenStore,
+    follow::Follow,
     known::{Core, give_back},
     record::{Access, Id, Record},
     refresh::{Refresh, Settings, Source},
 };
 use crate::{
-    BoxError, Token, TokenRequest,
+    BoxError, Token, TokenProvider, TokenRequest,
     clock::{Clock, SystemClock},
 };
 use std::{
@@ -18,6 +19,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::runtime::Handle;
 use tower::{Layer, Service, ServiceExt, util::BoxService};
 use zeroize::Zeroizing;
 
@@ -45,6 +47,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(20);
 /// let provider = TokenProvider::new(StoreLayer::new(store).layer(source));
 /// # }
 /// ```
+///
+/// A clone of what it makes can tell the provider of new tokens at once: [`Stored::follow`].
 ///
 /// Clones share what they know of the store. One layer is for one credential: sources of different accounts or audiences have stores of their own.
 #[derive(Clone)]
@@ -157,17 +161,51 @@ impl fmt::Debug for StoreLayer {
     }
 }
 
-/// A source whose token other processes share: what a [`StoreLayer`] makes of one.
+/// A source whose token other processes share: what a [`StoreLayer`] makes of one. Clones are the same source.
 ///
 /// Needs a tokio runtime with a timer, as a provider's fetches do.
 ///
 /// # Cancel safety
 /// Dropping the future ends a wait for the lock. Once the source has been asked, that goes on in a task of its own until what it answered is stored.
+#[derive(Clone)]
 pub struct Stored {
     core: Arc<Core>,
     settings: Settings,
     source: Source,
     given: Arc<Mutex<Option<Id>>>,
+}
+
+impl Stored {
+    /// Gives the provider what other processes have stored at once, before it is due or rejected here, where the store tells of it ([`TokenStore::watch`]).
+    ///
+    /// A provider that does not follow goes on with the token that it has for as long as that lives. That is all the same to a server, unless it withdraws all
+    /// tokens at once: then the provider finds the stored one, which is withdrawn as well, and its request is refused twice.
+    ///
+    /// ```
+    /// # use tower::Layer;
+    /// # use tower_jwt_refresh::{BoxError, Token, TokenProvider, TokenRequest, store::{StoreLayer, TokenStore}};
+    /// # fn f(store: impl TokenStore) {
+    /// # let source = tower::service_fn(|_: TokenRequest| async { Ok::<_, BoxError>(Token::opaque("secret")?) });
+    /// let shared = StoreLayer::new(store).layer(source);
+    /// let provider = TokenProvider::new(shared.clone());
+    /// shared.follow(&provider);
+    /// # }
+    /// ```
+    ///
+    /// To be called once, with the provider that was built on it. It starts no fetch and wakes nobody who is signed out; what is in the store already is given too. Its task ends with the
+    /// provider's last handle, with [`shutdown`](crate::TokenProvider::shutdown), or with the runtime that it was called on. Outside of a runtime it does
+    /// nothing.
+    pub fn follow(&self, provider: &TokenProvider) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let follow = Follow {
+            core: Arc::clone(&self.core),
+            clock: Arc::clone(&self.settings.clock),
+            given: Arc::clone(&self.given),
+            follower: provider.follower(),
+            looked: None,
+        };
+        drop(runtime.spawn(follow.run()));
+    }
 }
 
 impl Service<TokenRequest> for Stored {

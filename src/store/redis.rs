@@ -5,6 +5,7 @@ mod lease;
 mod link;
 mod news;
 mod scripts;
+mod watch;
 
 pub use error::RedisFailure;
 pub use link::RedisServer;
@@ -15,6 +16,7 @@ use link::Link;
 use news::{Slot, Slots};
 use scripts::{Kept, Scripts};
 use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 /// Keeps one token in one key of a Redis (5 or later) or a Valkey.
 ///
@@ -33,7 +35,7 @@ use std::{fmt, sync::Arc, time::Duration};
 ///
 /// Nothing is connected before it is needed, and a command has 2 s, the connection that it may need included. One that broke is made anew by the next
 /// command. Clones, and stores made by
-/// [`with_key`](Self::with_key), share their connections, one for commands and, once somebody has waited for a lease, one that hears what is published.
+/// [`with_key`](Self::with_key), share their connections, one for commands and, once somebody has waited for a lease or follows, one that hears what is published.
 /// Both end with the last of them.
 ///
 /// # The lease
@@ -43,7 +45,8 @@ use std::{fmt, sync::Arc, time::Duration};
 /// lease alone.
 ///
 /// Those who wait hear at once, by pub/sub, that a token was saved or the lease given back. Where that is not to be had (a broken connection, a user
-/// without the right, a cluster's client that does not speak RESP3) they ask each second instead.
+/// without the right, a cluster's client that does not speak RESP3) they ask each second instead. Providers that [follow](super::Stored::follow) hear by the same
+/// subscription; without it they find a new token when theirs is due.
 ///
 /// # The key
 /// A hash with that name, and a channel with the same name. It has no expiry: the refresh token in it lives longer than any access token. It is
@@ -107,6 +110,10 @@ impl TokenStore for RedisStore {
 
     fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn StoreLock>, StoreError>> {
         Box::pin(async move { Ok(Box::new(Lease::acquire(self, wait).await?) as Box<dyn StoreLock>) })
+    }
+
+    fn watch<'a>(&'a self, changed: &'a Notify) -> BoxFuture<'a, ()> {
+        Box::pin(watch::watch(self, changed))
     }
 }
 

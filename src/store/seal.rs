@@ -9,6 +9,7 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 /// What a sealed value begins with: what it is, and the version of its format. The nonce and the sealed bytes follow.
@@ -147,6 +148,10 @@ impl<S: TokenStore> TokenStore for Sealed<S> {
             let lock = self.store.lock(wait).await?;
             Ok(Box::new(SealedLock { lock, seal: self.seal.clone() }) as Box<dyn StoreLock>)
         })
+    }
+
+    fn watch<'a>(&'a self, changed: &'a Notify) -> BoxFuture<'a, ()> {
+        self.store.watch(changed)
     }
 }
 

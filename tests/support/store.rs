@@ -43,6 +43,7 @@ pub struct Memory(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     freed: Notify,
+    told: Notify,
     stepped: Notify,
 }
 
@@ -107,6 +108,11 @@ impl Memory {
 
     pub fn remove(&self) {
         self.state().value = None;
+    }
+
+    /// Tells those who watch that something may have changed.
+    pub fn tell(&self) {
+        self.0.told.notify_waiters();
     }
 
     /// One member of what is stored.
@@ -188,6 +194,16 @@ impl TokenStore for Memory {
             Ok(Box::new(lock) as Box<dyn StoreLock>)
         })
     }
+
+    fn watch<'a>(&'a self, changed: &'a Notify) -> BoxFuture<'a, ()> {
+        Box::pin(async {
+            loop {
+                let told = self.0.told.notified();
+                changed.notify_one();
+                told.await;
+            }
+        })
+    }
 }
 
 struct MemoryLock {
@@ -208,6 +224,7 @@ impl StoreLock for MemoryLock {
                 return Err(StoreError::LockLost);
             }
             self.memory.state().value = Some(value.to_vec());
+            self.memory.tell();
             yield_now().await;
             Ok(())
         })

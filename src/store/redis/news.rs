@@ -1,7 +1,7 @@
 //! What Redis publishes: that somebody has saved, or has given the lease back.
 //!
-//! One subscription in each runtime that waits for a lease, begun when somebody waits for the first time, and over with the last store on its server.
-//! One that breaks is over too: who waits next begins another. Meanwhile a lease is asked for again and again instead, so nothing but time is lost
+//! One subscription in each runtime that waits for a lease or [watches](super::watch), begun when somebody does for the first time, and over with the last store on its server.
+//! One that breaks is over too: who waits next, or watches, begins another. Meanwhile a lease is asked for again and again instead, so nothing but time is lost
 //! with a message.
 
 use super::link::{ANSWER, Link, RedisServer};
@@ -30,6 +30,8 @@ pub(super) struct Heard {
     pub(super) revision: u64,
     /// How often the lease was given back.
     freed: u64,
+    /// How often something may have been missed: a subscription ended, or Redis told of an older value.
+    pub(super) missed: u64,
 }
 
 /// One key, and those who wait for its lease. All stores with this key on the same server share it.
@@ -47,12 +49,14 @@ impl Slot {
         self.heard.subscribe()
     }
 
-    /// Somebody has saved, this process itself perhaps: its own waiters need no Redis to hear of it. Late word of an older one says nothing new.
+    /// Somebody has saved, this process itself perhaps: its own waiters need no Redis to hear of it. Word of an older one comes late, or Redis has lost
+    /// something.
     pub(super) fn saved(&self, revision: u64) {
         self.heard.send_if_modified(|heard| {
-            let is_new = heard.revision < revision;
+            let is_known = heard.revision == revision;
+            heard.missed += u64::from(revision < heard.revision);
             heard.revision = heard.revision.max(revision);
-            is_new
+            !is_known
         });
     }
 
@@ -97,6 +101,17 @@ impl Slots {
         slot
     }
 
+    fn missed(&self) {
+        // Not under the lock: the last user of one that goes takes it.
+        let known: Vec<_> = {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(Weak::upgrade).collect()
+        };
+        for slot in known {
+            slot.heard.send_modify(|heard| heard.missed += 1);
+        }
+    }
+
     fn known(&self, key: &str) -> Option<Arc<Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(Weak::upgrade)
     }
@@ -131,8 +146,11 @@ impl Link {
 async fn hear(
     server: Arc<RedisServer>,
     slots: Arc<Slots>,
-    mut asked: mpsc::UnboundedReceiver<(String, oneshot::Sender<()>)>,
+    asked: mpsc::UnboundedReceiver<(String, oneshot::Sender<()>)>,
 ) {
+    let slots = Hearing(slots);
+    // Dropped before that one: who is told that it is over finds it over.
+    let mut asked = asked;
     let Ok(Ok(mut subscriber)) = timeout(ANSWER, server.subscribe()).await else { return };
     loop {
         let next = match select(pin!(asked.recv()), pin!(subscriber.next())).await {
@@ -145,7 +163,7 @@ async fn hear(
                 let Ok(Ok(())) = timeout(ANSWER, subscriber.subscribe(&key)).await else { return };
                 let _ = confirm.send(());
             }
-            Either::Right(Some((key, word))) => match slots.known(&key) {
+            Either::Right(Some((key, word))) => match slots.0.known(&key) {
                 Some(slot) => match std::str::from_utf8(&word).ok().and_then(|word| word.strip_prefix("saved:")) {
                     Some(revision) => slot.saved(revision.parse().unwrap_or(u64::MAX)),
                     None => slot.freed(),
@@ -156,6 +174,15 @@ async fn hear(
             },
             Either::Left(None) | Either::Right(None) => return,
         }
+    }
+}
+
+/// Says so when it ends.
+struct Hearing(Arc<Slots>);
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.0.missed();
     }
 }
 

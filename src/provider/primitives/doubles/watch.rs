@@ -50,7 +50,18 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<T> Receiver<T> {
+    /// No model waits for a value.
+    pub async fn wait_for(&mut self, _: impl FnMut(&T) -> bool) -> Result<(), ()> {
+        std::future::pending().await
+    }
+
     /// The value, locked.
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.0.lock().unwrap_or_else(PoisonError::into_inner))
