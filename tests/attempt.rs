@@ -97,10 +97,12 @@ async fn a_judge_reads_the_headers_of_an_answer_and_its_debug_shows_none() {
     assert_eq!(api.tokens(), ["t1", "t2"]);
 }
 
+type Hook = Box<dyn FnOnce(&HeaderMap) + Send>;
+
 /// An answer whose trailers are still to come.
 struct Stream {
     headers: HeaderMap,
-    hook: Option<Box<dyn FnOnce(&HeaderMap) + Send>>,
+    hook: Option<Hook>,
 }
 
 impl RejectableResponse for Stream {
