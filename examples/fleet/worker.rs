@@ -59,7 +59,11 @@ pub async fn work(worker: Worker) -> Result<(), BoxError> {
         None => builder.build(source)?,
         Some(url) => {
             let store = RedisStore::new(redis::Client::open(url)?, "token:fleet").with_lease(crate::LEASE);
-            builder.build(StoreLayer::new(store).layer(source))?
+            let shared = StoreLayer::new(store).layer(source);
+            let provider = builder.build(shared.clone())?;
+            // Else it would hold a token that others have replaced until its own turn comes.
+            shared.follow(&provider);
+            provider
         }
     };
     // An error is not the end: requests ask again.
