@@ -24,7 +24,9 @@ impl Follower {
     /// Resolves when there is nobody to give anything to: the provider was shut down, or its last handle and its last flight are gone.
     pub(crate) fn over(&self) -> impl Future<Output = ()> + use<> {
         let mut status = self.status.clone();
-        async move { drop(status.wait_for(|status| *status == TokenStatus::ShutDown).await) }
+        async move {
+            let _ = status.wait_for(|status| *status == TokenStatus::ShutDown).await;
+        }
     }
 
     /// What is held now, if anything; nothing at all once the provider is gone.
