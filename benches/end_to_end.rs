@@ -40,6 +40,9 @@ const CALLERS: usize = 32;
 const REQUESTS: usize = 50;
 const VARIANTS: [&str; 4] = ["no layer", "fixed header", "this layer, no copy kept", "this layer"];
 
+/// Of one round: requests per second, and the 99th percentile in seconds.
+type Figures = [(f64, f64); VARIANTS.len()];
+
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     if env::args().any(|argument| argument == "--serve") {
@@ -208,7 +211,7 @@ where
         "{protocol}: requests per second, as a ratio to the fixed header; 99th percentile in µs, its ratio"
     ));
     for (variant, name) in VARIANTS.iter().enumerate() {
-        let of = |figure: &dyn Fn(&[(f64, f64); VARIANTS.len()]) -> f64| median(rounds.iter().map(figure).collect());
+        let of = |figure: &dyn Fn(&Figures) -> f64| median(rounds.iter().map(figure).collect());
         let (rate, p99) = (of(&|round| round[variant].0), of(&|round| round[variant].1 * 1e6));
         let (rates, p99s) = (of(&|round| round[variant].0 / round[1].0), of(&|round| round[variant].1 / round[1].1));
         report.say(format_args!("  {name:<24} {rate:>8.0} {rates:.3}   {p99:>6.0} {p99s:.3}"));

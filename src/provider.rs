@@ -358,7 +358,7 @@ impl TokenProvider {
         self.shut_down().map(|_| self.core().settings.longest_wait())
     }
 
-    /// Ends it, if this is the only handle and no flight is under way. Calls no foreign code.
+    /// Ends it, if this is the only handle and no flight is under way. Of foreign code it calls the clock alone.
     pub(crate) fn retire(&self) -> bool {
         Arc::strong_count(&self.handle) == 1 && self.core().retire()
     }

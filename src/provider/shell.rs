@@ -186,10 +186,11 @@ impl Core {
             let runway = locked.machine.held().map(|held| held.runway(now));
             (locked.changes, status, runway, locked.machine.trouble().cloned())
         });
-        // Where a flight ended, the loop sleeps until that would be lost: it has to look now, not in the middle of the quiet that follows.
-        let replan = locked
-            .armed
-            .is_some_and(|armed| ended.is_some() || locked.machine.wake(now).is_some_and(|wake| wake < armed));
+        // Where a flight ended, the loop sleeps until that would be lost: it has to look now, not in the middle of the quiet that follows. Not where
+        // one was lost: a runtime that goes down drops each task as it is spawned, and a loop woken by that would start them for ever.
+        let landed = ended.is_some() && over.is_some();
+        let replan =
+            locked.armed.is_some_and(|armed| landed || locked.machine.wake(now).is_some_and(|wake| wake < armed));
         drop(guard);
 
         if let Some(ended) = ended {
@@ -234,7 +235,10 @@ impl Core {
 
     /// Ends it, unless a flight is under way: none begins after that. Tells nobody: for one that nobody holds.
     pub(crate) fn retire(&self) -> bool {
+        let now = self.clocks.now();
         let mut locked = self.lock();
+        // Nobody else looks: the flight of a frozen runtime would be under way for ever.
+        locked.machine.look(now);
         let idle = locked.machine.under_way().is_none();
         if idle {
             locked.machine.shut_down();

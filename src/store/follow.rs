@@ -18,9 +18,13 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 use tracing::debug;
+
+/// After a look that failed: nobody may tell of the same token again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 pub(super) struct Follow {
     pub(super) core: Arc<Core>,
@@ -57,7 +61,10 @@ impl Follow {
         // Each further round is for a flight that has ended meanwhile.
         while let Some(held) = self.follower.held() {
             let given = self.given();
-            let Ok(seen) = self.core.look(&*self.clock).await else { return };
+            let Ok(seen) = self.core.look(&*self.clock).await else {
+                sleep(AGAIN).await;
+                continue;
+            };
             let before = self.looked.replace(seen.id());
             let Some((id, token)) = self.newer(&seen, given, before, held.as_ref()) else { return };
             match self.follower.offer(held.map(|held| held.generation()), token).await {

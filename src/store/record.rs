@@ -206,8 +206,8 @@ mod tests {
         NOW + Duration::from_secs(seconds)
     }
 
-    fn record(token: Token) -> Record {
-        let access = Some(Access::new(&token, at(1000)));
+    fn record(token: &Token) -> Record {
+        let access = Some(Access::new(token, at(1000)));
         Record { id: Id::after(None, at(1000)), access, refresh_token: Some(Zeroizing::new("r\"\\ö\n".to_owned())) }
     }
 
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let token = Token::opaque("t\"\\").unwrap().with_expires_in(Duration::from_millis(90_500));
-        let before = record(token.with_refresh_after(Duration::from_secs(60)));
+        let before = record(&token.with_refresh_after(Duration::from_secs(60)));
         let after = again(&before);
         assert_eq!(after.id, before.id);
         assert_eq!(after.refresh_token, before.refresh_token);
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(access.token.refresh_after, Some(Duration::from_secs(60)));
 
         let bare = Record { access: None, refresh_token: None, ..before };
-        assert!(again(&bare).is_signed_out() && !again(&record(Token::opaque("t").unwrap())).is_signed_out());
+        assert!(again(&bare).is_signed_out() && !again(&record(&Token::opaque("t").unwrap())).is_signed_out());
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_token_is_written_into_memory_that_does_not_grow() {
         let token = Token::opaque("\"".repeat(60_000)).unwrap();
-        let record = Record { refresh_token: Some(Zeroizing::new("\u{1}".repeat(60_000))), ..record(token) };
+        let record = Record { refresh_token: Some(Zeroizing::new("\u{1}".repeat(60_000))), ..record(&token) };
         let bytes = record.write();
         assert!(bytes.len() > 6 * 60_000 && bytes.capacity() == 6 * 120_000 + 512);
     }

@@ -68,6 +68,42 @@ async fn what_has_been_retired_starts_no_flight_and_one_with_a_flight_is_not_ret
     assert!(busy.lock().machine.under_way().is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_flight_of_a_frozen_runtime_keeps_nothing_from_being_retired() {
+    let clock = crate::clock::ManualClock::new();
+    let source = tower::service_fn(|_: TokenRequest| std::future::pending::<Result<Token, BoxError>>());
+    let clocks = Clocks::new(Box::new(clock.clone()));
+    let core = Arc::new(Core::new(Settings::default(), clocks, Jitter::new(None), BoxService::new(source)));
+    core.tick();
+    assert!(!core.retire());
+    clock.advance(Duration::from_secs(32));
+    assert!(core.retire());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_is_woken_by_a_landing_and_not_by_a_lost_flight() {
+    let woken = |core: &Core| {
+        let permit = pin!(core.wake.notified()).poll(&mut Context::from_waker(Waker::noop()));
+        permit.is_ready()
+    };
+    let end = |act: fn(&mut Machine, Now, u64), over: Option<Over>| {
+        let core = idle();
+        core.tick();
+        // Due at once, so that no end makes it earlier.
+        core.lock().armed = Some(Duration::ZERO);
+        woken(&core);
+        let flight = core.lock().machine.under_way().unwrap();
+        core.event_with(|machine, now, _| act(machine, now, flight), |()| over);
+        woken(&core)
+    };
+    let fail = |machine: &mut Machine, now, flight| {
+        machine.failed(now, flight, FetchError::Panicked, Failure::default(), 0.5);
+    };
+    assert!(end(fail, Some(Over::Failed)));
+    // A runtime that goes down drops each task as it is spawned: woken by that, the loop would not let it end.
+    assert!(!end(|machine, _, flight| machine.lost(flight), None));
+}
+
 #[test]
 fn a_fresh_token_is_read_without_the_machine_and_none_after_the_end() {
     let core = idle();

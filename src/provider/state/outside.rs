@@ -53,8 +53,7 @@ impl Machine {
             return Offered::Declined;
         }
         self.warned_skew = false;
-        self.backoff.succeeded();
-        self.trouble = None;
+        self.forgive();
         self.store(now, token, dies, dies.map(|dies| now.until(dies)), roll);
         Offered::Taken
     }
@@ -78,6 +77,11 @@ impl Machine {
         }
         self.resources.clear();
         self.storm.calm();
+        self.forgive();
+    }
+
+    /// Ends all waits after failures but a `Retry-After`: the endpoint itself has not said otherwise.
+    fn forgive(&mut self) {
         self.backoff.forgive();
         if self.backoff.retry_after <= self.seen {
             self.trouble = None;
@@ -100,7 +104,11 @@ mod tests {
     use super::*;
     use crate::{
         FetchError, TokenStatus,
-        provider::{Settings, backoff::Failure, state::Rejection},
+        provider::{
+            Settings,
+            backoff::Failure,
+            state::{Decision, Rejection},
+        },
         source::Reason,
     };
 
@@ -206,5 +214,17 @@ mod tests {
         assert_eq!(offer(&mut machine, at(61), token("t2")), Offered::Taken);
         assert_eq!(machine.status(at(61)), TokenStatus::Fresh);
         assert!(machine.trouble().is_none() && machine.backoff.hard.is_zero() && machine.backoff.soft.is_zero());
+    }
+
+    #[test]
+    fn it_leaves_a_retry_after_that_the_endpoint_has_asked_for() {
+        let mut machine = machine();
+        let flight = machine.join(at(60), Reason::Forced).unwrap();
+        let failure = Failure { permanent: false, retry_after: Some(Duration::from_secs(120)) };
+        machine.failed(at(60), flight, FetchError::Source("busy".into()), failure, 0.0);
+        assert_eq!(offer(&mut machine, at(61), token("t2")), Offered::Taken);
+        assert_eq!(machine.status(at(61)), TokenStatus::Fresh);
+        assert!(matches!(machine.forced(at(179)), Decision::Unavailable(_)));
+        assert!(matches!(machine.forced(at(180)), Decision::Wait { start: Some(_), .. }));
     }
 }
