@@ -19,7 +19,7 @@ use std::{
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -172,7 +172,12 @@ struct FileLock {
 
 impl StoreLock for FileLock {
     fn is_held(&self) -> bool {
-        self.hold.file().is_some()
+        match self.hold.file.try_lock() {
+            Ok(file) => file.is_some(),
+            Err(TryLockError::Poisoned(file)) => file.into_inner().is_some(),
+            // It saves, under the lock. Not waited for: the disk may hang.
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 
     fn save<'a>(&'a mut self, value: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -205,6 +210,19 @@ mod tests {
 
     fn on_another_runtime<T>(future: impl Future<Output = T>) -> T {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[tokio::test]
+    async fn a_save_that_hangs_holds_up_nobody_who_asks_whether_the_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("token"));
+        let lock = store.lock(Duration::ZERO).await.unwrap();
+        let hold = store.0.holder.lock().unwrap().upgrade().unwrap();
+        let saves = hold.file();
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || answer.send(lock.is_held()));
+        assert_eq!(answered.recv_timeout(Duration::from_secs(20)), Ok(true));
+        drop(saves);
     }
 
     // Scenario 133.
