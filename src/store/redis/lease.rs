@@ -60,7 +60,7 @@ impl Lease {
     pub(super) async fn acquire(store: &RedisStore, wait: Duration) -> Result<Self, StoreError> {
         let give_up = Instant::now() + wait;
         let mut heard = store.slot.hear();
-        let before = *heard.borrow_and_update();
+        let mut before = *heard.borrow_and_update();
         let turn = turn(store, &mut heard, give_up).await?;
         let mut lease = Self::wanted(store.clone(), turn)?;
         let mut listens = None;
@@ -83,13 +83,23 @@ impl Lease {
                     continue;
                 }
             }
-            let look_again = Instant::now() + if told { left } else { left.min(POLL) };
-            match timeout_at(look_again.min(give_up), changed(&mut heard)).await {
-                Ok(now) if now.revision != before.revision => return Err(StoreError::Busy),
-                Ok(_) => {}
-                Err(_) if Instant::now() >= give_up => return Err(StoreError::Busy),
-                // Nobody gave it back, so somebody died; or the messages do not come any more.
-                Err(_) => listens = Some(false),
+            let mut look_again = Instant::now() + if told { left } else { left.min(POLL) };
+            loop {
+                match timeout_at(look_again.min(give_up), changed(&mut heard)).await {
+                    Ok(now) if now.revision != before.revision => return Err(StoreError::Busy),
+                    // The messages do not come any more. Not at once: a server may end each subscription that is begun.
+                    Ok(now) if now.missed != before.missed => {
+                        (before.missed, listens) = (now.missed, Some(false));
+                        look_again = look_again.min(Instant::now() + POLL);
+                    }
+                    Ok(_) => break,
+                    Err(_) if Instant::now() >= give_up => return Err(StoreError::Busy),
+                    // Nobody gave it back, so somebody died; or the messages do not come any more.
+                    Err(_) => {
+                        listens = Some(false);
+                        break;
+                    }
+                }
             }
         }
     }
