@@ -26,6 +26,10 @@ use tokio::{
 /// While Redis does not tell that a lease is over, this often it is asked, if the lease does not end earlier.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Longer than a refresh may take, with all that may go wrong: whoever has a lease for longer stands still, and it is renewed no more. A lease that is
+/// longer has twice its length.
+const OVERDUE: Duration = Duration::from_secs(60);
+
 /// Until when a lease is surely ours.
 #[derive(Clone, Copy)]
 struct End {
@@ -116,7 +120,8 @@ impl Lease {
         *lock(&self.end) = Some(end);
         let (store, owner, end) = (self.store.clone(), self.owner.clone(), Arc::clone(&self.end));
         self.renewal = Some(tokio::spawn(async move {
-            loop {
+            let over = Instant::now() + OVERDUE.max(store.lease * 2);
+            while Instant::now() < over {
                 sleep(store.lease / 3).await;
                 let renewed = End::after(store.lease);
                 match store.scripts().renew(&owner, store.lease).await {
@@ -212,6 +217,27 @@ impl Drop for Lease {
             let release = async move { drop(store.scripts().release(&owner).await) };
             // One that is going down drops it, and the lease runs out.
             Handle::try_current().as_ref().unwrap_or(&self.runtime).spawn(release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Scenario 133.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_uses_any_more_is_not_renewed_for_ever() {
+        let nowhere = redis::Client::open("redis+unix:///nowhere").unwrap();
+        for (lease, (renewed, over)) in [(10, (58, 70)), (300, (598, 710))] {
+            let store = RedisStore::new(nowhere.clone(), "token").with_lease(Duration::from_secs(lease));
+            let begun = Instant::now();
+            let lease = Lease::wanted(store, None).unwrap().begins(End::after(Duration::from_secs(lease)));
+            let renewal = lease.renewal.as_ref().unwrap();
+            tokio::time::sleep_until(begun + Duration::from_secs(renewed)).await;
+            assert!(!renewal.is_finished());
+            tokio::time::sleep_until(begun + Duration::from_secs(over)).await;
+            assert!(renewal.is_finished());
         }
     }
 }
