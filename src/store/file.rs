@@ -58,6 +58,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 /// The lock is `flock`, which network file systems hand on to their server, if at all, and some only seem to. Take a store that is made for several machines.
 /// What containers of one machine mount from it works.
 ///
+/// # A runtime that is driven now and then
+/// `block_on` for each request, on a `current_thread` runtime, may end in the middle of a refresh, which then keeps the lock until the runtime is driven again: meanwhile other
+/// processes find it [`Busy`](StoreError::Busy). Others of the same process get it after a minute. Take a runtime that is always driven.
+///
 /// # Blocking
 /// All I/O is done in tokio's blocking threads, at most two at a time for one store and its clones: a disk that hangs costs no worker, and no more threads than these.
 #[derive(Clone)]
