@@ -267,6 +267,23 @@ async fn who_waits_for_a_dead_subscription_is_not_left_behind() {
 }
 
 #[tokio::test]
+async fn who_waits_goes_on_though_its_subscription_broke_meanwhile() {
+    let redis = Redis::start();
+    let (a, b) = (store(&redis), store(&redis));
+    let lock = taken(&a).await;
+    let waits = tokio::spawn(async move { b.lock(LONG).await.map(drop) });
+    until(|| redis.scripts_run() == 3).await;
+    for _ in 0..2 {
+        let before = redis.scripts_run();
+        assert_eq!(redis.run::<usize>("CLIENT KILL TYPE pubsub"), 1);
+        // It is asked for without word of it, and again once there is another subscription.
+        until(|| redis.scripts_run() == before + 2).await;
+    }
+    lock.unlock().await;
+    soon(waits).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_wait_that_is_dropped_leaves_nothing_locked() {
     let redis = Redis::start();
     let (a, b) = (store(&redis), store(&redis));

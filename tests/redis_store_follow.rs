@@ -6,13 +6,24 @@ mod server;
 mod support;
 
 use server::{Redis, until};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use support::{Endpoint, HOUR};
-use tokio::net::UnixListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixListener,
+    sync::Notify,
+};
 use tower::Layer;
 use tower_jwt_refresh::{
     TokenProvider,
     clock::ManualClock,
-    store::{RedisStore, StoreLayer, Stored},
+    store::{RedisStore, StoreLayer, Stored, TokenStore},
 };
 
 const KEY: &str = "token:api";
@@ -22,7 +33,7 @@ fn process(redis: &Redis, endpoint: &Endpoint) -> (TokenProvider, Stored, Manual
     let clock = ManualClock::new();
     let store = RedisStore::new(redis.client(), KEY);
     let shared = StoreLayer::new(store).layer(endpoint.source());
-    let builder = TokenProvider::builder().clock(clock.clone()).min_interval(std::time::Duration::from_millis(1));
+    let builder = TokenProvider::builder().clock(clock.clone()).min_interval(Duration::from_millis(1));
     (builder.build(shared.clone()).unwrap(), shared, clock)
 }
 
@@ -108,4 +119,50 @@ async fn a_redis_that_begins_anew_is_believed() {
     let fresh = process(&redis, &endpoint);
     gets(&fresh, "t4").await;
     has(&other, "t4").await;
+}
+
+/// Its connections may subscribe, and are closed then. Counts them.
+fn that_hangs_up_on_subscribers(socket: &std::path::Path) -> Arc<AtomicUsize> {
+    let (server, count) = (UnixListener::bind(socket).unwrap(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = server.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(connection).lines();
+                while let Some(line) = lines.next_line().await.unwrap() {
+                    let answer = match line.as_str() {
+                        "SUBSCRIBE" => format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{KEY}\r\n:1\r\n", KEY.len()),
+                        "CLIENT" => "+OK\r\n".to_owned(),
+                        _ => continue,
+                    };
+                    lines.get_mut().write_all(answer.as_bytes()).await.unwrap();
+                    if line == "SUBSCRIBE" {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    count
+}
+
+#[tokio::test]
+async fn a_redis_that_ends_each_subscription_is_not_asked_without_a_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let count = that_hangs_up_on_subscribers(&socket);
+    let client = redis::Client::open(format!("redis+unix://{}", socket.display())).unwrap();
+    let (store, changed) = (RedisStore::new(client, KEY), Notify::new());
+    let mut watching = std::pin::pin!(store.watch(&changed));
+    let told = async {
+        changed.notified().await;
+        changed.notified().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    tokio::select! {
+        () = watching.as_mut() => unreachable!("it ends never"),
+        () = server::soon(told) => {}
+    }
+    assert!(count.load(Ordering::Relaxed) <= 4, "{} in a second", count.load(Ordering::Relaxed));
 }

@@ -1,30 +1,48 @@
 //! One at a time of what may block for ever, away from the runtime's workers: what hangs costs one thread, however often it is asked.
 
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::Notify;
 #[cfg(any(feature = "file", feature = "store"))]
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Clones share the turn.
-#[derive(Clone)]
-pub(crate) struct Turns(Arc<Semaphore>);
+#[derive(Clone, Default)]
+pub(crate) struct Turns(Arc<Shared>);
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
+#[derive(Default)]
+struct Shared {
+    taken: AtomicBool,
+    /// Wakes all who wait: one alone may be on a runtime that nobody drives, and would keep the turn that was handed to it.
+    freed: Notify,
 }
 
 /// Belongs to what has begun, not to who waits for it: given back when it is dropped.
-pub(crate) type Turn = OwnedSemaphorePermit;
+pub(crate) struct Turn(Arc<Shared>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.taken.store(false, Ordering::Release);
+        self.0.freed.notify_waiters();
+    }
+}
 
 impl Turns {
-    /// Comes when all before it are through.
+    /// Comes when what has it is through.
     pub(crate) async fn next(&self) -> Turn {
-        Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
+        loop {
+            // Before the look, so that a turn that ends right after it is not missed.
+            let freed = self.0.freed.notified();
+            if !self.0.taken.swap(true, Ordering::Acquire) {
+                return Turn(Arc::clone(&self.0));
+            }
+            freed.await;
+        }
     }
 
-    /// Runs it in one of tokio's blocking threads, when all before it are through. If the caller leaves, what has begun goes on and keeps its turn.
+    /// Runs it in one of tokio's blocking threads, when what is before it is through. If the caller leaves, what has begun goes on and keeps its turn.
     #[cfg(any(feature = "file", feature = "store"))]
     pub(crate) async fn take<T: Send + 'static>(
         &self,
@@ -40,7 +58,7 @@ impl Turns {
 
     #[cfg(test)]
     pub(crate) async fn hold(&self) {
-        let _turn = self.0.acquire().await;
+        let _turn = self.next().await;
         std::future::pending::<()>().await;
     }
 }
@@ -83,6 +101,23 @@ mod tests {
             next.await;
             assert!(begins.try_recv().is_ok());
         });
+    }
+
+    // Scenario 133.
+    #[test]
+    fn a_waiter_on_a_runtime_that_stands_still_keeps_the_turn_from_nobody() {
+        let turns = Turns::default();
+        let mut has = pin!(turns.next());
+        let turn = has.as_mut().now_or_never().unwrap();
+        let mut stands_still = pin!(turns.next());
+        assert!(stands_still.as_mut().now_or_never().is_none());
+        let mut waits = pin!(turns.next());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(turn);
+        let turn = waits.now_or_never().expect("it was handed to who stands still");
+        assert!(stands_still.as_mut().now_or_never().is_none());
+        drop(turn);
+        assert!(stands_still.now_or_never().is_some(), "it goes on");
     }
 
     #[tokio::test]

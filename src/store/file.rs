@@ -19,7 +19,7 @@ use std::{
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -57,6 +57,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 /// # Other machines
 /// The lock is `flock`, which network file systems hand on to their server, if at all, and some only seem to. Take a store that is made for several machines.
 /// What containers of one machine mount from it works.
+///
+/// # A runtime that is driven now and then
+/// `block_on` for each request, on a `current_thread` runtime, may end in the middle of a refresh, which then keeps the lock until the runtime is driven again: meanwhile other
+/// processes find it [`Busy`](StoreError::Busy). Others of the same process get it after a minute. Take a runtime that is always driven.
 ///
 /// # Blocking
 /// All I/O is done in tokio's blocking threads, at most two at a time for one store and its clones: a disk that hangs costs no worker, and no more threads than these.
@@ -172,7 +176,12 @@ struct FileLock {
 
 impl StoreLock for FileLock {
     fn is_held(&self) -> bool {
-        self.hold.file().is_some()
+        match self.hold.file.try_lock() {
+            Ok(file) => file.is_some(),
+            Err(TryLockError::Poisoned(file)) => file.into_inner().is_some(),
+            // It saves, under the lock. Not waited for: the disk may hang.
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 
     fn save<'a>(&'a mut self, value: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -205,6 +214,19 @@ mod tests {
 
     fn on_another_runtime<T>(future: impl Future<Output = T>) -> T {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[tokio::test]
+    async fn a_save_that_hangs_holds_up_nobody_who_asks_whether_the_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("token"));
+        let lock = store.lock(Duration::ZERO).await.unwrap();
+        let hold = store.0.holder.lock().unwrap().upgrade().unwrap();
+        let saves = hold.file();
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || answer.send(lock.is_held()));
+        assert_eq!(answered.recv_timeout(Duration::from_secs(20)), Ok(true));
+        drop(saves);
     }
 
     // Scenario 133.

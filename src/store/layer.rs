@@ -94,10 +94,11 @@ impl StoreLayer {
     /// stores nothing.
     ///
     /// # Errors
-    /// [`StoreError`], and then nothing is stored. [`Busy`](StoreError::Busy) after [`lock_wait`](Self::lock_wait).
+    /// [`StoreError`], and then nothing is stored, unless it is [`Unavailable`](StoreError::Unavailable): the answer of the store may have been lost, or come too late, and
+    /// then all may be stored, or is a little later. Doing it again harms nothing. [`Busy`](StoreError::Busy) after [`lock_wait`](Self::lock_wait).
     ///
     /// # Cancel safety
-    /// Dropped before its end, it has stored all or nothing.
+    /// Dropped before its end, it stores all or nothing.
     pub async fn set(&self, token: Token, refresh_token: Option<&str>) -> Result<(), StoreError> {
         self.put(Some(token), refresh_token).await
     }

@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 ///
 /// # The lease
 /// Who has it asks the source and saves. It lasts [10 s](Self::with_lease) by Redis's own clock and is renewed each third of that, for as long as it is
-/// used. If its process dies, or stands still for that long, another gets it then. Whoever stood still finds it run out before it asks the
+/// used, and for a minute at most (twice its length, if that is longer): whoever has it then stands still. If its process dies, or stands still for that long, another gets it then. Whoever stood still finds it run out before it asks the
 /// source, and what it saves late is refused if anybody has had the lease since: its name is the fence. A name is random, and written down for one
 /// lease alone.
 ///

@@ -26,6 +26,10 @@ use tokio::{
 /// While Redis does not tell that a lease is over, this often it is asked, if the lease does not end earlier.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Longer than a refresh may take, with all that may go wrong: whoever has a lease for longer stands still, and it is renewed no more. A lease that is
+/// longer has twice its length.
+const OVERDUE: Duration = Duration::from_secs(60);
+
 /// Until when a lease is surely ours.
 #[derive(Clone, Copy)]
 struct End {
@@ -60,7 +64,7 @@ impl Lease {
     pub(super) async fn acquire(store: &RedisStore, wait: Duration) -> Result<Self, StoreError> {
         let give_up = Instant::now() + wait;
         let mut heard = store.slot.hear();
-        let before = *heard.borrow_and_update();
+        let mut before = *heard.borrow_and_update();
         let turn = turn(store, &mut heard, give_up).await?;
         let mut lease = Self::wanted(store.clone(), turn)?;
         let mut listens = None;
@@ -83,13 +87,23 @@ impl Lease {
                     continue;
                 }
             }
-            let look_again = Instant::now() + if told { left } else { left.min(POLL) };
-            match timeout_at(look_again.min(give_up), changed(&mut heard)).await {
-                Ok(now) if now.revision != before.revision => return Err(StoreError::Busy),
-                Ok(_) => {}
-                Err(_) if Instant::now() >= give_up => return Err(StoreError::Busy),
-                // Nobody gave it back, so somebody died; or the messages do not come any more.
-                Err(_) => listens = Some(false),
+            let mut look_again = Instant::now() + if told { left } else { left.min(POLL) };
+            loop {
+                match timeout_at(look_again.min(give_up), changed(&mut heard)).await {
+                    Ok(now) if now.revision != before.revision => return Err(StoreError::Busy),
+                    // The messages do not come any more. Not at once: a server may end each subscription that is begun.
+                    Ok(now) if now.missed != before.missed => {
+                        (before.missed, listens) = (now.missed, Some(false));
+                        look_again = look_again.min(Instant::now() + POLL);
+                    }
+                    Ok(_) => break,
+                    Err(_) if Instant::now() >= give_up => return Err(StoreError::Busy),
+                    // Nobody gave it back, so somebody died; or the messages do not come any more.
+                    Err(_) => {
+                        listens = Some(false);
+                        break;
+                    }
+                }
             }
         }
     }
@@ -106,7 +120,8 @@ impl Lease {
         *lock(&self.end) = Some(end);
         let (store, owner, end) = (self.store.clone(), self.owner.clone(), Arc::clone(&self.end));
         self.renewal = Some(tokio::spawn(async move {
-            loop {
+            let over = Instant::now() + OVERDUE.max(store.lease * 2);
+            while Instant::now() < over {
                 sleep(store.lease / 3).await;
                 let renewed = End::after(store.lease);
                 match store.scripts().renew(&owner, store.lease).await {
@@ -202,6 +217,27 @@ impl Drop for Lease {
             let release = async move { drop(store.scripts().release(&owner).await) };
             // One that is going down drops it, and the lease runs out.
             Handle::try_current().as_ref().unwrap_or(&self.runtime).spawn(release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Scenario 133.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_uses_any_more_is_not_renewed_for_ever() {
+        let nowhere = redis::Client::open("redis+unix:///nowhere").unwrap();
+        for (lease, (renewed, over)) in [(10, (58, 70)), (300, (598, 710))] {
+            let store = RedisStore::new(nowhere.clone(), "token").with_lease(Duration::from_secs(lease));
+            let begun = Instant::now();
+            let lease = Lease::wanted(store, None).unwrap().begins(End::after(Duration::from_secs(lease)));
+            let renewal = lease.renewal.as_ref().unwrap();
+            tokio::time::sleep_until(begun + Duration::from_secs(renewed)).await;
+            assert!(!renewal.is_finished());
+            tokio::time::sleep_until(begun + Duration::from_secs(over)).await;
+            assert!(renewal.is_finished());
         }
     }
 }

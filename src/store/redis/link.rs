@@ -21,7 +21,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(2);
 /// Where the Redis of a [`RedisStore`](super::RedisStore) is, as the `redis` crate says it: TLS, user, database and all that is the client's.
 ///
 /// Made `from` a `redis::Client`; with the feature `redis-cluster` from a `redis::cluster::ClusterClient`, with `redis-sentinel` from a
-/// `redis::sentinel::SentinelClient`, which finds the master anew for each connection.
+/// `redis::sentinel::SentinelClient`, which finds the master anew for each connection, one at a time for all who share it. A runtime that nobody drives any more while it looks for the
+/// master so keeps the others from connecting until it is driven again or dropped: where there may be one, give each runtime a store with a client of its own.
 pub struct RedisServer(Kind);
 
 enum Kind {

@@ -4,7 +4,7 @@ use super::RedisStore;
 use std::time::Duration;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// A connection that has been silent for so long is asked whether it lives.
@@ -16,6 +16,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 pub(super) async fn watch(store: &RedisStore, changed: &Notify) {
     let mut heard = store.slot.hear();
     let mut hears = false;
+    let mut broke: Option<Instant> = None;
     loop {
         // Marked before it is asked for: what is missed from here on is seen below.
         let before = *heard.borrow_and_update();
@@ -35,6 +36,10 @@ pub(super) async fn watch(store: &RedisStore, changed: &Notify) {
             }
             if now.missed != before.missed {
                 hears = false;
+                // Anew at once, but not again and again: a server may end each that is begun.
+                if broke.replace(Instant::now()).is_some_and(|before| before.elapsed() < PAUSE) {
+                    sleep(PAUSE).await;
+                }
                 break;
             }
         }
