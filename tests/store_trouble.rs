@@ -339,3 +339,32 @@ async fn a_late_answer_does_not_make_a_process_forget_what_it_got_since() {
     two.refresh().await.unwrap();
     assert_eq!(*shown.lock().unwrap(), ["none", "r0", "r0", "r2", "r3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dropped_fetch_adopted_was_not_given_to_the_provider() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let one = process(&memory, issuer.source(), &clock);
+    let layer = StoreLayer::new(memory.clone()).clock(clock.clone());
+    let two = store::builder(&clock).fetch_timeout(SECOND * 5).build(layer.layer(issuer.source())).unwrap();
+    for process in [&one, &two] {
+        assert_eq!(secret(process).await, "t1");
+    }
+    pass(HOUR).await;
+    issuer.shut();
+    let asking = tokio::spawn(async move { secret(&one).await });
+    issuer.shown_times(2).await;
+    pass(SECOND * 2).await;
+    let waiting = tokio::spawn({
+        let two = two.clone();
+        async move { secret(&two).await }
+    });
+    pass(SECOND).await;
+    memory.break_down(Step::Unlock, Fault::Hang);
+    issuer.open();
+    assert_eq!(asking.await.unwrap(), "t2");
+    assert!(waiting.await.unwrap().contains("TimedOut"), "while it gave the lock back");
+    memory.heal();
+    pass(MINUTE).await;
+    assert_eq!(secret(&two).await, "t2");
+    assert_eq!(issuer.shown(), ["r1", "r2"]);
+}

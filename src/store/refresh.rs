@@ -68,18 +68,31 @@ pub(super) struct Refresh {
     pub(super) begun: Instant,
 }
 
+/// A token, and which record it is of, if that is stored.
+type Got = (Token, Option<Id>);
+
 impl Refresh {
+    /// The provider has it once this has ended, and not before: it may be dropped at any await.
     pub(super) async fn run(self) -> Result<Token, BoxError> {
+        let given = Arc::clone(&self.given);
+        let (token, id) = self.refreshed().await?;
+        if id.is_some() {
+            *given.lock().unwrap_or_else(PoisonError::into_inner) = id;
+        }
+        Ok(token)
+    }
+
+    async fn refreshed(self) -> Result<Got, BoxError> {
         let Ok(seen) = self.look().await else { return self.alone().await };
         if !seen.owed
-            && let Some(token) = self.adopt(&seen)
+            && let Some(got) = self.adopt(&seen)
         {
-            return Ok(token);
+            return Ok(got);
         }
         match self.core.lock(self.settings.lock_wait).await {
             Ok(lock) => self.locked(lock).await,
             Err(StoreError::Busy) => match self.look().await.ok().and_then(|seen| self.adopt(&seen)) {
-                Some(token) => Ok(token),
+                Some(got) => Ok(got),
                 None => self.alone().await,
             },
             Err(_) => self.alone().await,
@@ -90,7 +103,7 @@ impl Refresh {
         self.core.look(&*self.settings.clock).await
     }
 
-    async fn locked(self, mut lock: Box<dyn StoreLock>) -> Result<Token, BoxError> {
+    async fn locked(self, mut lock: Box<dyn StoreLock>) -> Result<Got, BoxError> {
         let Ok(seen) = self.look().await else {
             give_back(lock).await;
             return self.alone().await;
@@ -99,44 +112,43 @@ impl Refresh {
             // Failed, it goes on: nobody knows better than this process, and the next save brings it too.
             let _ = self.core.save(&mut *lock, record, SAVE).await;
         }
-        if let Some(token) = self.adopt(&seen) {
+        if let Some(got) = self.adopt(&seen) {
             give_back(lock).await;
-            return Ok(token);
+            return Ok(got);
         }
         self.ask(Some(lock), seen).await
     }
 
     /// Without the store: from what is in memory, and from the source.
-    async fn alone(self) -> Result<Token, BoxError> {
+    async fn alone(self) -> Result<Got, BoxError> {
         let seen = self.core.recall();
         match self.adopt(&seen) {
-            Some(token) => Ok(token),
+            Some(got) => Ok(got),
             None => self.ask(None, seen).await,
         }
     }
 
     /// What another process has got, if it is of use here.
-    fn adopt(&self, seen: &Seen) -> Option<Token> {
+    fn adopt(&self, seen: &Seen) -> Option<Got> {
         let record = seen.current.as_ref()?;
         let access = record.access.as_ref()?;
         let now = seen.moment.now(&*self.settings.clock);
         if !access.lives(now) {
             return None;
         }
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = *self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = self.request.previous() {
             // The second is for a provider that was `set` since: it is not to go back.
-            if held.same_bytes(&access.token) || *given == Some(record.id) {
+            if held.same_bytes(&access.token) || given == Some(record.id) {
                 return None;
             }
         }
-        *given = Some(record.id);
         debug!(revision = record.id.revision, "adopted a token that was stored");
         let waited = self.waited();
         let expiry = access.runway(now).map_or(Expiry::Unknown, |left| Expiry::In(left.saturating_add(waited)));
         let mut token = access.token.clone();
         token.expiry = expiry;
-        Some(token)
+        Some((token, Some(record.id)))
     }
 
     /// Since the provider asked: what it counts a token's life from.
@@ -144,7 +156,7 @@ impl Refresh {
         self.settings.clock.monotonic().saturating_duration_since(self.begun)
     }
 
-    async fn ask(self, lock: Option<Box<dyn StoreLock>>, seen: Seen) -> Result<Token, BoxError> {
+    async fn ask(self, lock: Option<Box<dyn StoreLock>>, seen: Seen) -> Result<Got, BoxError> {
         let (answer, answered) = oneshot::channel();
         let task = tokio::spawn(self.critical(lock, seen, answer).in_current_span());
         match answered.await {
@@ -161,7 +173,7 @@ impl Refresh {
         mut self,
         mut lock: Option<Box<dyn StoreLock>>,
         seen: Seen,
-        answer: oneshot::Sender<Result<Token, BoxError>>,
+        answer: oneshot::Sender<Result<Got, BoxError>>,
     ) {
         let clock = Arc::clone(&self.settings.clock);
         let may_spend = lock.is_some() || self.settings.spend_without_lock;
@@ -180,7 +192,7 @@ impl Refresh {
         }
         let id = gain.as_ref().map(|gain| gain.record.id);
         let result = match result {
-            Ok(token) => Ok(self.counted_from_begin(token, question.seen.moment, waited)),
+            Ok(token) => Ok((self.counted_from_begin(token, question.seen.moment, waited), id)),
             Err(error) if gain.is_none() => self.second_thought(&question.seen, error).await,
             Err(error) => Err(error),
         };
@@ -190,10 +202,8 @@ impl Refresh {
         {
             give_back(lock).await;
         }
-        let got = result.is_ok();
-        if answer.send(result).is_ok() && got && id.is_some() {
-            *self.given.lock().unwrap_or_else(PoisonError::into_inner) = id;
-        }
+        // Whoever asked may be gone; the next fetch finds it.
+        let _ = answer.send(result);
         let Some(record) = unsaved else { return };
         if let Some(mut lock) = lock {
             let _ = timeout(INSIST, self.insist(&mut *lock, record)).await;
@@ -238,13 +248,13 @@ impl Refresh {
     }
 
     /// A refusal for good may mean that another process has spent the refresh token meanwhile: then it has stored what it got.
-    async fn second_thought(&self, seen: &Seen, error: BoxError) -> Result<Token, BoxError> {
+    async fn second_thought(&self, seen: &Seen, error: BoxError) -> Result<Got, BoxError> {
         if !SourceError::find(&*error).is_some_and(SourceError::is_permanent) {
             return Err(error);
         }
         match self.look().await {
             Ok(now) if now.id() != seen.id() => match self.adopt(&now) {
-                Some(token) => Ok(token),
+                Some(got) => Ok(got),
                 None => Err(SourceError::transient(error).into()),
             },
             _ => Err(error),
