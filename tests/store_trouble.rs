@@ -368,3 +368,24 @@ async fn what_a_dropped_fetch_adopted_was_not_given_to_the_provider() {
     assert_eq!(secret(&two).await, "t2");
     assert_eq!(issuer.shown(), ["r1", "r2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_stored_instead_of_what_was_given_is_adopted() {
+    let (issuer, memory, clock) = (Issuer::new().with_grace(), Memory::default(), ManualClock::following_tokio());
+    let [one, two] = [(); 2].map(|()| process(&memory, issuer.source(), &clock));
+    assert_eq!(secret(&one).await, "t1");
+    pass(HOUR).await;
+    issuer.shut();
+    let late = tokio::spawn({
+        let one = one.clone();
+        async move { secret(&one).await }
+    });
+    issuer.shown_times(2).await;
+    memory.end_lock();
+    issuer.let_others_pass();
+    assert_eq!(secret(&two).await, "t2");
+    issuer.open();
+    assert_eq!(late.await.unwrap(), "t3", "and not stored");
+    pass(MINUTE).await;
+    assert_eq!(one.refresh().await.unwrap().expose_secret(), "t2");
+}

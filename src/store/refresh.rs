@@ -184,13 +184,13 @@ impl Refresh {
         // No await between the answer and this.
         let gain = question.take(result.as_ref().ok(), lock.is_some());
 
-        let mut unsaved = gain.as_ref().filter(|gain| gain.rotated).map(|gain| &gain.record);
-        if let (Some(gain), Some(lock)) = (&gain, &mut lock)
-            && self.core.save(&mut **lock, &gain.record, SAVE).await.is_ok()
-        {
-            unsaved = None;
-        }
-        let id = gain.as_ref().map(|gain| gain.record.id);
+        let saved = match (&gain, &mut lock) {
+            (Some(gain), Some(lock)) => self.core.save(&mut **lock, &gain.record, SAVE).await.is_ok(),
+            _ => false,
+        };
+        let unsaved = gain.as_ref().filter(|gain| gain.rotated && !saved).map(|gain| &gain.record);
+        // Not stored, it may be another record that has this id.
+        let id = gain.as_ref().filter(|_| saved).map(|gain| gain.record.id);
         let result = match result {
             Ok(token) => Ok((self.counted_from_begin(token, question.seen.moment, waited), id)),
             Err(error) if gain.is_none() => self.second_thought(&question.seen, error).await,
