@@ -389,3 +389,25 @@ async fn what_another_stored_instead_of_what_was_given_is_adopted() {
     pass(MINUTE).await;
     assert_eq!(one.refresh().await.unwrap().expose_secret(), "t2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_ends_the_wait_for_its_lock_early_is_asked_again_for_as_long_as_the_wait_lasts() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let (provider, layer) = process_of(StoreLayer::new(memory.clone()), issuer.source(), &clock);
+    memory.break_down(Step::Lock, Fault::Busy);
+    let begun = Instant::now();
+    assert!(secret(&provider).await.contains("not without the lock"));
+    assert!((SECOND * 19..SECOND * 21).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(memory.count(Step::Lock) <= 200, "{}", memory.count(Step::Lock));
+    assert!(matches!(layer.clear().await, Err(StoreError::Busy)));
+
+    let (clearing, waiting) = {
+        let (layer, provider) = (layer.clone(), provider.clone());
+        pass(MINUTE).await;
+        (tokio::spawn(async move { layer.clear().await }), tokio::spawn(async move { secret(&provider).await }))
+    };
+    pass(SECOND * 5).await;
+    memory.heal();
+    clearing.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap(), "t1");
+}

@@ -20,6 +20,9 @@ use tracing::{debug, warn};
 /// A store that has not answered by then is down: it is near, and a fetch has other things to do with its time.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
+/// Between two waits for a lock.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What the services of a layer share.
 pub(super) struct Core {
     store: Box<dyn TokenStore>,
@@ -178,7 +181,7 @@ impl Core {
             }
             // The store works; it is its holder that takes long.
             Err(StoreError::Busy) => {
-                debug!(?wait, "another process has held the store's lock for the whole wait");
+                debug!(?wait, "another process has the store's lock");
                 Err(StoreError::Busy)
             }
             Err(error) => Err(self.failed(Step::Lock, error)),
@@ -257,6 +260,30 @@ impl Drop for Paying {
         if let Some(core) = self.0.upgrade() {
             core.known().paying = false;
         }
+    }
+}
+
+/// The wait for a lock, of which a store may end a part early, to have the layer look.
+pub(super) struct LockWait {
+    end: tokio::time::Instant,
+}
+
+impl LockWait {
+    pub(super) fn of(wait: Duration) -> Self {
+        Self { end: tokio::time::Instant::now() + wait }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(tokio::time::Instant::now())
+    }
+
+    /// Whether some of it is left, after a pause: a store may end it early each time.
+    pub(super) async fn goes_on(&self) -> bool {
+        let goes_on = self.left() > PAUSE;
+        if goes_on {
+            tokio::time::sleep(PAUSE).await;
+        }
+        goes_on
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     StoreError, TokenStore,
     follow::Follow,
-    known::{Core, give_back},
+    known::{Core, LockWait, give_back},
     record::{Access, Id, Record},
     refresh::{Refresh, Settings, Source},
 };
@@ -119,7 +119,13 @@ impl StoreLayer {
 
     async fn put(&self, token: Option<Token>, refresh_token: Option<&str>) -> Result<(), StoreError> {
         let clock = &*self.settings.clock;
-        let mut lock = self.core.lock(self.settings.lock_wait).await?;
+        let wait = LockWait::of(self.settings.lock_wait);
+        let mut lock = loop {
+            match self.core.lock(wait.left()).await {
+                Err(StoreError::Busy) if wait.goes_on().await => {}
+                locked => break locked?,
+            }
+        };
         let seen = self.core.look(clock).await?;
         let now = seen.moment.now(clock);
         let record = Record {

@@ -20,7 +20,7 @@
 
 use super::{
     StoreError, StoreLock,
-    known::{Core, Moment, Seen, give_back},
+    known::{Core, LockWait, Moment, Seen, give_back},
     question::Question,
     record::{Id, Record},
 };
@@ -89,13 +89,21 @@ impl Refresh {
         {
             return Ok(got);
         }
-        match self.core.lock(self.settings.lock_wait).await {
-            Ok(lock) => self.locked(lock).await,
-            Err(StoreError::Busy) => match self.look().await.ok().and_then(|seen| self.adopt(&seen)) {
-                Some(got) => Ok(got),
-                None => self.alone().await,
-            },
-            Err(_) => self.alone().await,
+        let wait = LockWait::of(self.settings.lock_wait);
+        loop {
+            match self.core.lock(wait.left()).await {
+                Ok(lock) => return self.locked(lock).await,
+                Err(StoreError::Busy) => {}
+                Err(_) => return self.alone().await,
+            }
+            let Ok(seen) = self.look().await else { return self.alone().await };
+            if let Some(got) = self.adopt(&seen) {
+                return Ok(got);
+            }
+            // What was saved may be of no use here.
+            if !wait.goes_on().await {
+                return self.alone().await;
+            }
         }
     }
 
