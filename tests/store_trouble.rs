@@ -411,3 +411,12 @@ async fn a_store_that_ends_the_wait_for_its_lock_early_is_asked_again_for_as_lon
     clearing.await.unwrap().unwrap();
     assert_eq!(waiting.await.unwrap(), "t1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_lock_without_an_end_is_none_that_panics() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let layer = StoreLayer::new(memory.clone()).lock_wait(std::time::Duration::MAX);
+    let (provider, layer) = process_of(layer, issuer.source(), &clock);
+    assert_eq!(secret(&provider).await, "t1");
+    layer.clear().await.unwrap();
+}

@@ -69,7 +69,8 @@ impl StoreLayer {
     /// goes on alone. Default 20 s: what the sources of this crate take at most by default, and two thirds of the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout), which is to be changed with it.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
-        self.settings.lock_wait = wait;
+        // What never ends cannot be added to a moment.
+        self.settings.lock_wait = wait.min(Duration::from_secs(86_400));
         self
     }
 
