@@ -13,6 +13,7 @@ use server::{Server, Step, answer, is_permanent, ok};
 use std::sync::{Arc, Mutex};
 use store::{Fault, Memory, Step as StoreStep, process_of};
 use support::{HOUR, SECOND};
+use tower::Service;
 use tower_jwt_refresh::{
     BoxError, Token, TokenProvider, TokenRequest,
     clock::ManualClock,
@@ -262,4 +263,29 @@ async fn nothing_that_is_shared_is_printed() {
     for printed in [request.lock().unwrap().clone(), format!("{error:?} {layer:?}")] {
         assert!(!printed.contains("s3cr3t") && !printed.is_empty(), "{printed}");
     }
+}
+
+#[tokio::test]
+async fn what_was_spent_within_the_fetch_is_not_shown_again() {
+    let server = Server::new(|count| match count {
+        0 => ok(r#"{"access_token":"t","token_type":"DPoP","refresh_token":"r2"}"#),
+        _ => with_refresh_token("r3"),
+    })
+    .await;
+    let (memory, clock) = (Memory::default(), ManualClock::new());
+    let source = OAuth2::refresh_token(server.url(), ClientAuth::public("id"), "r0").build().unwrap();
+    // As a layer does that retries.
+    let twice = tower::service_fn(move |request: TokenRequest| {
+        let mut source = source.clone();
+        async move {
+            source.call(request.clone()).await.unwrap_err();
+            source.call(request).await
+        }
+    });
+    let (provider, layer) = process_of(StoreLayer::new(memory.clone()), twice, &clock);
+    layer.set(Token::opaque("of-the-login").unwrap().with_expires_in(SECOND), Some("r1")).await.unwrap();
+    clock.advance(HOUR);
+    assert_eq!(store::secret(&provider).await, "t");
+    assert_eq!(shown(&server), ["r1", "r2"]);
+    assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
 }
