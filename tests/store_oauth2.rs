@@ -289,3 +289,19 @@ async fn what_was_spent_within_the_fetch_is_not_shown_again() {
     assert_eq!(shown(&server), ["r1", "r2"]);
     assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
 }
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_a_process_that_has_only_adopted() {
+    let (server, memory) = (taking(&["r1", "login"]).await, Memory::default());
+    let [one, two] = [(); 2].map(|()| Process::new(&server, &memory, "r1"));
+    for process in [&one, &two] {
+        assert_eq!(process.secret().await, "t-r1");
+    }
+    one.layer.clear().await.unwrap();
+    two.clock.advance(HOUR * 2);
+    let error = two.provider.token().await.unwrap_err();
+    assert!(matches!(oauth2_error(&error), OAuth2Error::SignedOut), "{error:?}");
+    two.source.set_refresh_token("login").await.unwrap();
+    assert_eq!(two.provider.refresh().await.unwrap().expose_secret(), "t-login");
+    assert_eq!(shown(&server), ["r1", "login"]);
+}

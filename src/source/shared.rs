@@ -13,14 +13,16 @@ pub(crate) struct SharedRefreshToken {
     pub(crate) may_spend: bool,
     /// Somebody has signed out, for all processes: what came from before is not shown any more.
     pub(crate) signed_out: bool,
+    /// This process has seen the login that was ended so.
+    pub(crate) saw_login: bool,
     /// A place of its own rather than a part of the answer: the source may fail, or be dropped, after the server has spent the old one.
     answered: Mutex<Option<Zeroizing<String>>>,
 }
 
 impl SharedRefreshToken {
     #[cfg(feature = "store")]
-    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool) -> Self {
-        Self { kept, may_spend, signed_out, answered: Mutex::default() }
+    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool, saw_login: bool) -> Self {
+        Self { kept, may_spend, signed_out, saw_login, answered: Mutex::default() }
     }
 
     pub(crate) fn kept(&self) -> Option<&str> {

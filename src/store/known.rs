@@ -32,11 +32,19 @@ pub(super) struct Core {
 #[derive(Default)]
 struct Known {
     record: Option<Record>,
+    /// It had a refresh token once.
+    had_login: bool,
     moment: Moment,
     /// What was said of it, since it last worked.
     said: [bool; 3],
     /// Somebody is at it to save what could not be saved.
     paying: bool,
+}
+
+impl Known {
+    fn note_login(&mut self) {
+        self.had_login |= self.record.as_ref().is_some_and(|record| record.refresh_token.is_some());
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -95,6 +103,8 @@ pub(super) struct Seen {
     pub(super) current: Option<Record>,
     /// It has a refresh token that the store has not.
     pub(super) owed: bool,
+    /// There was a refresh token once, here or there.
+    pub(super) had_login: bool,
     pub(super) moment: Moment,
 }
 
@@ -152,13 +162,14 @@ impl Core {
                 false
             }
         };
-        Ok(Seen { current: known.record.clone(), owed, moment })
+        known.note_login();
+        Ok(Seen { current: known.record.clone(), owed, had_login: known.had_login, moment })
     }
 
     /// The same, of what is in memory.
     pub(super) fn recall(&self) -> Seen {
         let known = self.known();
-        Seen { current: known.record.clone(), owed: false, moment: known.moment }
+        Seen { current: known.record.clone(), owed: false, had_login: known.had_login, moment: known.moment }
     }
 
     /// What is known from now on, unless something later is.
@@ -166,6 +177,7 @@ impl Core {
         let mut known = self.known();
         if known.record.as_ref().is_none_or(|known| known.id != record.id && !known.id.is_after(record.id)) {
             known.record = Some(record.clone());
+            known.note_login();
         }
     }
 

@@ -105,8 +105,8 @@ impl StoreLayer {
 
     /// Signs out for all processes: the store forgets both tokens. Call [`TokenProvider::clear`](crate::TokenProvider::clear) too, for this process.
     ///
-    /// The others go on with the access token that they hold until it is due or rejected. Then a source that has a refresh token does not show it (one that was not used
-    /// so far, of a new login, it does), and answers with an error that says so; other sources get a new token by their own credential. The server is told nothing:
+    /// The others go on with the access token that they hold until it is due or rejected. Then a source that has a refresh token does not show it (one of a new login it does:
+    /// of `set_refresh_token`, or what it was made with, in a process that has not seen the login that was ended), and answers with an error that says so; other sources get a new token by their own credential. The server is told nothing:
     /// withdraw the tokens there (RFC 7009) before this.
     ///
     /// # Errors

@@ -156,7 +156,8 @@ impl Turn {
         let newer = spent.map(|_| held.token.clone());
         drop(held);
         let kept = match (&kept.kept, kept.signed_out) {
-            (None, true) if login.is_none() && untried.is_none() => {
+            // What it was made with is of the login that was ended, if it has seen that one.
+            (None, true) if login.is_none() && (untried.is_none() || kept.saw_login) => {
                 return Err(SourceError::permanent(OAuth2Error::SignedOut));
             }
             (None, true) => None,
