@@ -13,11 +13,12 @@ use server::{Server, Step, answer, is_permanent, ok};
 use std::sync::{Arc, Mutex};
 use store::{Fault, Memory, Step as StoreStep, process_of};
 use support::{HOUR, SECOND};
+use tokio::sync::Semaphore;
 use tower::Service;
 use tower_jwt_refresh::{
     BoxError, Token, TokenProvider, TokenRequest,
     clock::ManualClock,
-    source::oauth2::{ClientAuth, OAuth2, OAuth2Error},
+    source::oauth2::{ClientAuth, OAuth2, OAuth2Error, TokenEndpoint},
     store::StoreLayer,
 };
 
@@ -304,4 +305,38 @@ async fn a_logout_is_not_undone_by_a_process_that_has_only_adopted() {
     two.source.set_refresh_token("login").await.unwrap();
     assert_eq!(two.provider.refresh().await.unwrap().expose_secret(), "t-login");
     assert_eq!(shown(&server), ["r1", "login"]);
+}
+
+// A machine that was suspended.
+#[tokio::test]
+async fn a_refresh_token_is_not_shown_once_the_lock_is_lost_though_it_was_held_when_the_source_was_called() {
+    let permits = Arc::new(Semaphore::new(0));
+    let (wait, entered) = (Arc::clone(&permits), Arc::new(Semaphore::new(0)));
+    let enter = Arc::clone(&entered);
+    let server = oauth2::judging(move |asked| match asked.path() {
+        _ if asked.is_token_request() => with_refresh_token("r2"),
+        "/.well-known/oauth-authorization-server/tenant" => {
+            enter.add_permits(1);
+            [vec![Step::Wait(Arc::clone(&wait))], ok(&oauth2::metadata(asked, ""))].concat()
+        }
+        _ => answer("404 Not Found", "", ""),
+    })
+    .await;
+    for spends in [false, true] {
+        let memory = Memory::default();
+        let endpoint = TokenEndpoint::discover(oauth2::issuer(&server));
+        let source = OAuth2::refresh_token(endpoint, ClientAuth::public("id"), "r1").build().unwrap();
+        let layer = StoreLayer::new(memory.clone());
+        let layer = if spends { layer.spend_without_lock() } else { layer };
+        let (provider, _) = process_of(layer, source, &ManualClock::new());
+        let asking = tokio::spawn(async move { provider.token().await });
+        entered.acquire().await.unwrap().forget();
+        memory.end_lock();
+        permits.add_permits(1);
+        match asking.await.unwrap() {
+            Ok(_) => assert!(spends),
+            Err(error) => assert!(!spends && matches!(oauth2_error(&error), OAuth2Error::NotShown), "{error:?}"),
+        }
+        assert_eq!(oauth2::token_requests(&server).len(), usize::from(spends));
+    }
 }

@@ -11,7 +11,7 @@
 //! ([`Question`] sees to that, however it ends), and the next fetch on another runtime saves it. What has not arrived is lost, and the same refresh token is shown
 //! again, which a server heals that has a grace window.
 //!
-//! **Who froze.** A process that stood still may have lost its lock without a word. Right before the source is called it asks the lock whether it
+//! **Who froze.** A process that stood still may have lost its lock without a word. Right before the source is called, and each time before it is polled, it asks the lock whether it
 //! is still held, and a late save is refused by the store.
 //!
 //! **Time.** A provider gives a fetch 30 s. A look has 3 s, the wait for the lock 20 s, which is what the holder's source may take by default; so even the
@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{BoxError, SourceError, Token, TokenRequest, clock::Clock, token::Expiry};
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     panic::resume_unwind,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Poll, ready},
     time::{Duration, Instant},
@@ -236,7 +237,18 @@ impl Refresh {
                 }
                 Poll::Ready(Ok(source.call(request.take().expect("called once"))))
             });
-            called.await?.await
+            let mut answering = pin!(called.await?);
+            poll_fn(|cx| {
+                // It may have stood still since it was polled last.
+                if !self.settings.spend_without_lock
+                    && lock.as_mut().is_some_and(|lock| !lock.is_held())
+                    && let Some(lent) = &self.request.shared
+                {
+                    lent.forbid();
+                }
+                answering.as_mut().poll(cx)
+            })
+            .await
         };
         let late = || format!("the source did not answer within {ASK:?}").into();
         timeout(ASK, asked).await.unwrap_or_else(|_| Err(late()))

@@ -146,7 +146,7 @@ impl Turn {
 
     /// The turn with what a store around the source has to say.
     pub(super) fn sharing(&self, kept: &SharedRefreshToken) -> Result<Arc<Self>, SourceError> {
-        if !kept.may_spend {
+        if !kept.may_spend() {
             return Err(SourceError::transient(OAuth2Error::NotShown));
         }
         let held = self.held();
