@@ -85,7 +85,11 @@ impl Moment {
     /// The time that those who share the store agree on.
     pub(super) fn now(self, clock: &dyn Clock) -> SystemTime {
         match self.0 {
-            Some((then, read)) => then + clock.monotonic().saturating_duration_since(read),
+            Some((then, read)) => {
+                let passed = clock.monotonic().saturating_duration_since(read);
+                // No store that works tells such a time.
+                then.checked_add(passed).unwrap_or(then)
+            }
             None => clock.wall(),
         }
     }
@@ -307,4 +311,25 @@ pub(super) async fn give_back(lock: Box<dyn StoreLock>) {
 async fn in_time<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = || StoreError::Unavailable(format!("it did not answer within {limit:.1?}").into());
     timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn told(now: SystemTime, clock: &ManualClock) -> Moment {
+        Moment::of(&Loaded::empty().at(now), clock)
+    }
+
+    #[test]
+    fn a_store_may_tell_any_time() {
+        let last = (0..63)
+            .rev()
+            .fold(SystemTime::UNIX_EPOCH, |at, bit| at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at));
+        let clock = ManualClock::new();
+        let moment = told(last, &clock);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(moment.now(&clock), last);
+    }
 }
