@@ -75,21 +75,36 @@ impl Step {
 
 /// A moment at which the store told the time, if it does.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Moment(Option<(SystemTime, Instant)>);
+pub(super) struct Moment(Option<Told>);
+
+#[derive(Clone, Copy)]
+struct Told {
+    now: SystemTime,
+    /// When it did, by this machine's clocks.
+    monotonic: Instant,
+    wall: SystemTime,
+}
 
 impl Moment {
     fn of(loaded: &Loaded, clock: &dyn Clock) -> Self {
-        Self(loaded.now().map(|now| (now, clock.monotonic())))
+        Self(loaded.now().map(|now| Told { now, monotonic: clock.monotonic(), wall: clock.wall() }))
     }
 
-    /// The time that those who share the store agree on.
+    /// The time that those who share the store agree on. As for a token's life that clock is right which leaves less of it: the monotonic one may have stood
+    /// still while the machine was suspended.
     pub(super) fn now(self, clock: &dyn Clock) -> SystemTime {
+        self.told_until(clock, |told| told.monotonic(clock).max(told.wall(clock)))
+    }
+
+    /// The same where an earlier one is on the safe side: when a life begins.
+    pub(super) fn earliest(self, clock: &dyn Clock) -> SystemTime {
+        self.told_until(clock, |told| told.monotonic(clock))
+    }
+
+    fn told_until(self, clock: &dyn Clock, passed: impl FnOnce(Told) -> Duration) -> SystemTime {
         match self.0 {
-            Some((then, read)) => {
-                let passed = clock.monotonic().saturating_duration_since(read);
-                // No store that works tells such a time.
-                then.checked_add(passed).unwrap_or(then)
-            }
+            // No store that works tells a time that has none after it.
+            Some(told) => told.now.checked_add(passed(told)).unwrap_or(told.now),
             None => clock.wall(),
         }
     }
@@ -97,6 +112,17 @@ impl Moment {
     /// It is more than what this machine's own clock says.
     pub(super) fn is_of_store(self) -> bool {
         self.0.is_some()
+    }
+}
+
+/// What has passed since.
+impl Told {
+    fn monotonic(self, clock: &dyn Clock) -> Duration {
+        clock.monotonic().saturating_duration_since(self.monotonic)
+    }
+
+    fn wall(self, clock: &dyn Clock) -> Duration {
+        clock.wall().duration_since(self.wall).unwrap_or_default()
     }
 }
 
@@ -331,5 +357,17 @@ mod tests {
         let moment = told(last, &clock);
         clock.advance(Duration::from_secs(60));
         assert_eq!(moment.now(&clock), last);
+    }
+
+    #[test]
+    fn time_passes_while_the_machine_is_suspended_but_no_life_begins_later_for_it() {
+        let (then, minute, clock) = (SystemTime::UNIX_EPOCH, Duration::from_secs(60), ManualClock::new());
+        let moment = told(then, &clock);
+        clock.advance(minute);
+        clock.jump_wall_ahead(minute * 2);
+        assert_eq!((moment.now(&clock), moment.earliest(&clock)), (then + minute * 3, then + minute));
+        clock.jump_wall_back(minute * 9);
+        assert_eq!((moment.now(&clock), moment.earliest(&clock)), (then + minute, then + minute));
+        assert_eq!(Moment::default().now(&clock), clock.wall());
     }
 }

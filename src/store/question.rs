@@ -32,7 +32,7 @@ impl Question {
             current.is_some_and(Record::is_signed_out),
             seen.had_login,
         ));
-        let asked = seen.moment.now(&*clock);
+        let asked = seen.moment.earliest(&*clock);
         Self { core, clock, seen, lent, asked }
     }
 
