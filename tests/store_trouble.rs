@@ -420,3 +420,31 @@ async fn a_wait_for_the_lock_without_an_end_is_none_that_panics() {
     assert_eq!(secret(&provider).await, "t1");
     layer.clear().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_for_the_source_to_get_ready_are_woken() {
+    let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
+    memory.break_down(Step::Lock, Fault::Down);
+    let mut slow = endpoint.source();
+    let slow = tower::service_fn(move |request: TokenRequest| {
+        let answer = tower::Service::call(&mut slow, request);
+        async move {
+            tokio::time::sleep(SECOND).await;
+            answer.await
+        }
+    });
+    // Has one waker.
+    let source = tower::limit::ConcurrencyLimit::new(slow, 1);
+    let stored = StoreLayer::new(memory.clone()).clock(clock.clone()).layer(source);
+    let begun = Instant::now();
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let provider = store::builder(&clock).build(stored.clone()).unwrap();
+            tokio::spawn(async move { secret(&provider).await })
+        })
+        .collect();
+    for asking in asking {
+        assert!(asking.await.unwrap().starts_with('t'));
+    }
+    assert!(begun.elapsed() < SECOND * 5, "{:?}", begun.elapsed());
+}

@@ -153,7 +153,7 @@ where
         Stored {
             core: Arc::clone(&self.core),
             settings: self.settings.clone(),
-            source: Arc::new(Mutex::new(BoxService::new(source.map_err(Into::into)))),
+            source: Arc::new(Source::new(BoxService::new(source.map_err(Into::into)))),
             given: Arc::default(),
         }
     }
@@ -178,7 +178,7 @@ impl fmt::Debug for StoreLayer {
 pub struct Stored {
     core: Arc<Core>,
     settings: Settings,
-    source: Source,
+    source: Arc<Source>,
     given: Arc<Mutex<Option<Id>>>,
 }
 

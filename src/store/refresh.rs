@@ -30,11 +30,11 @@ use std::{
     panic::resume_unwind,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Poll, ready},
+    task::Poll,
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{sleep, timeout},
 };
 use tower::{Service, util::BoxService};
@@ -49,8 +49,27 @@ const SAVE: Duration = Duration::from_secs(5);
 /// The lock is kept this long while a successor cannot be saved: what the store holds is spent, and nobody else shall show it.
 const INSIST: Duration = Duration::from_secs(10);
 
-/// Locked while it gets ready and is called, within one poll, never across an await.
-pub(super) type Source = Arc<Mutex<BoxService<TokenRequest, Token, BoxError>>>;
+/// What those who have no lock may ask at once.
+pub(super) struct Source {
+    /// Locked while it gets ready and is called, within one poll, never across an await.
+    service: Mutex<BoxService<TokenRequest, Token, BoxError>>,
+    /// Of all who wait for it to get ready it wakes the last alone. So each who leaves wakes the others.
+    left: Notify,
+}
+
+impl Source {
+    pub(super) fn new(service: BoxService<TokenRequest, Token, BoxError>) -> Self {
+        Self { service: Mutex::new(service), left: Notify::new() }
+    }
+}
+
+struct Leaving<'a>(&'a Notify);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
+}
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -62,7 +81,7 @@ pub(super) struct Settings {
 pub(super) struct Refresh {
     pub(super) core: Arc<Core>,
     pub(super) settings: Settings,
-    pub(super) source: Source,
+    pub(super) source: Arc<Source>,
     /// What the provider was given last.
     pub(super) given: Arc<Mutex<Option<Id>>>,
     pub(super) request: TokenRequest,
@@ -227,17 +246,30 @@ impl Refresh {
     async fn source_answers(&self, lock: &mut Option<Box<dyn StoreLock>>) -> Result<Token, BoxError> {
         let mut request = Some(self.request.clone());
         let asked = async {
-            let called = poll_fn(|cx| {
-                let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = ready!(source.poll_ready(cx)) {
-                    return Poll::Ready(Err(error));
+            let leaving = Leaving(&self.source.left);
+            let called = loop {
+                let mut left = pin!(self.source.left.notified());
+                let called = poll_fn(|cx| {
+                    let mut service = self.source.service.lock().unwrap_or_else(PoisonError::into_inner);
+                    match service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                        Poll::Pending => {
+                            drop(service);
+                            return left.as_mut().poll(cx).map(|()| None);
+                        }
+                    }
+                    if lock.as_mut().is_some_and(|lock| !lock.is_held()) {
+                        return Poll::Ready(Some(Err(SourceError::transient(StoreError::LockLost).into())));
+                    }
+                    Poll::Ready(Some(Ok(service.call(request.take().expect("called once")))))
+                });
+                if let Some(called) = called.await {
+                    break called;
                 }
-                if lock.as_mut().is_some_and(|lock| !lock.is_held()) {
-                    return Poll::Ready(Err(SourceError::transient(StoreError::LockLost).into()));
-                }
-                Poll::Ready(Ok(source.call(request.take().expect("called once"))))
-            });
-            let mut answering = pin!(called.await?);
+            };
+            drop(leaving);
+            let mut answering = pin!(called?);
             poll_fn(|cx| {
                 // It may have stood still since it was polled last.
                 if !self.settings.spend_without_lock
