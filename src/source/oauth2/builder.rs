@@ -246,6 +246,8 @@ impl OAuth2Builder {
     /// A fetch that has not ended by then has failed: discovery, what is shown, the wait for another fetch with the same refresh token, and the
     /// request itself. Discovery may take half of it. A refresh token is shown in the first half of it or not at all, so that its successor has time to arrive. Default 20 s: with the 5 s of [`on_rotation`](Self::on_rotation) below the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout) of 30 s, so that no token is lost, and the error names the endpoint.
+    ///
+    /// Under a [store](crate::docs::sharing) at most 25 s: it gives a source 30 s, the 5 s of the callback with them.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.endpoint.timeout(timeout);
         self
