@@ -99,10 +99,11 @@ impl TokenRequest {
     }
 
     /// Whether a refresh token may be shown which the server takes only once. Not if a store is around the source and its lock could not be had: another
-    /// process may be showing the same one now. A source that shows one answers with an error then.
+    /// process may be showing the same one now. A source that shows one answers with an error then. It may end while the source is at work: the lock is looked at each time before
+    /// its future is polled, so ask right before the refresh token is shown.
     #[must_use]
     pub fn may_spend_refresh_token(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.may_spend)
+        self.shared.as_ref().is_none_or(|shared| shared.may_spend())
     }
 
     /// Gives a new refresh token to the store around the source, which keeps it before the access token is used, and also if the source fails

@@ -93,8 +93,8 @@ pub trait TokenStore: Send + Sync + 'static {
     /// What is kept now, and the time by a clock that all processes share, if the store has one. Needs no lock, and must not wait for one.
     fn load(&self) -> BoxFuture<'_, Result<Loaded, StoreError>>;
 
-    /// The lock: who holds it may ask the source, and save. Waits for it at most `wait`, then fails with [`StoreError::Busy`]. It may do so before
-    /// `wait` is over, once another process has saved: the layer looks again then, for what it waits for may be there. A future that is dropped leaves nothing locked.
+    /// The lock: who holds it may ask the source, and save. Waits for it at most `wait`, then fails with [`StoreError::Busy`]. A future that is
+    /// dropped leaves nothing locked. It may fail so before that, once another one has saved: the layer looks, and goes on waiting if that is of no use to it.
     ///
     /// It ends by itself if its holder dies. Where it may end before that, because the holder was too slow, its [`save`](StoreLock::save) is refused.
     fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn StoreLock>, StoreError>>;

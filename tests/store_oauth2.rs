@@ -13,10 +13,12 @@ use server::{Server, Step, answer, is_permanent, ok};
 use std::sync::{Arc, Mutex};
 use store::{Fault, Memory, Step as StoreStep, process_of};
 use support::{HOUR, SECOND};
+use tokio::sync::Semaphore;
+use tower::Service;
 use tower_jwt_refresh::{
     BoxError, Token, TokenProvider, TokenRequest,
     clock::ManualClock,
-    source::oauth2::{ClientAuth, OAuth2, OAuth2Error},
+    source::oauth2::{ClientAuth, OAuth2, OAuth2Error, TokenEndpoint},
     store::StoreLayer,
 };
 
@@ -261,5 +263,80 @@ async fn nothing_that_is_shared_is_printed() {
     assert!(memory.value().unwrap().contains("s3cr3t-r1+"));
     for printed in [request.lock().unwrap().clone(), format!("{error:?} {layer:?}")] {
         assert!(!printed.contains("s3cr3t") && !printed.is_empty(), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_spent_within_the_fetch_is_not_shown_again() {
+    let server = Server::new(|count| match count {
+        0 => ok(r#"{"access_token":"t","token_type":"DPoP","refresh_token":"r2"}"#),
+        _ => with_refresh_token("r3"),
+    })
+    .await;
+    let (memory, clock) = (Memory::default(), ManualClock::new());
+    let source = OAuth2::refresh_token(server.url(), ClientAuth::public("id"), "r0").build().unwrap();
+    // As a layer does that retries.
+    let twice = tower::service_fn(move |request: TokenRequest| {
+        let mut source = source.clone();
+        async move {
+            source.call(request.clone()).await.unwrap_err();
+            source.call(request).await
+        }
+    });
+    let (provider, layer) = process_of(StoreLayer::new(memory.clone()), twice, &clock);
+    layer.set(Token::opaque("of-the-login").unwrap().with_expires_in(SECOND), Some("r1")).await.unwrap();
+    clock.advance(HOUR);
+    assert_eq!(store::secret(&provider).await, "t");
+    assert_eq!(shown(&server), ["r1", "r2"]);
+    assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
+}
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_a_process_that_has_only_adopted() {
+    let (server, memory) = (taking(&["r1", "login"]).await, Memory::default());
+    let [one, two] = [(); 2].map(|()| Process::new(&server, &memory, "r1"));
+    for process in [&one, &two] {
+        assert_eq!(process.secret().await, "t-r1");
+    }
+    one.layer.clear().await.unwrap();
+    two.clock.advance(HOUR * 2);
+    let error = two.provider.token().await.unwrap_err();
+    assert!(matches!(oauth2_error(&error), OAuth2Error::SignedOut), "{error:?}");
+    two.source.set_refresh_token("login").await.unwrap();
+    assert_eq!(two.provider.refresh().await.unwrap().expose_secret(), "t-login");
+    assert_eq!(shown(&server), ["r1", "login"]);
+}
+
+// A machine that was suspended.
+#[tokio::test]
+async fn a_refresh_token_is_not_shown_once_the_lock_is_lost_though_it_was_held_when_the_source_was_called() {
+    let permits = Arc::new(Semaphore::new(0));
+    let (wait, entered) = (Arc::clone(&permits), Arc::new(Semaphore::new(0)));
+    let enter = Arc::clone(&entered);
+    let server = oauth2::judging(move |asked| match asked.path() {
+        _ if asked.is_token_request() => with_refresh_token("r2"),
+        "/.well-known/oauth-authorization-server/tenant" => {
+            enter.add_permits(1);
+            [vec![Step::Wait(Arc::clone(&wait))], ok(&oauth2::metadata(asked, ""))].concat()
+        }
+        _ => answer("404 Not Found", "", ""),
+    })
+    .await;
+    for spends in [false, true] {
+        let memory = Memory::default();
+        let endpoint = TokenEndpoint::discover(oauth2::issuer(&server));
+        let source = OAuth2::refresh_token(endpoint, ClientAuth::public("id"), "r1").build().unwrap();
+        let layer = StoreLayer::new(memory.clone());
+        let layer = if spends { layer.spend_without_lock() } else { layer };
+        let (provider, _) = process_of(layer, source, &ManualClock::new());
+        let asking = tokio::spawn(async move { provider.token().await });
+        entered.acquire().await.unwrap().forget();
+        memory.end_lock();
+        permits.add_permits(1);
+        match asking.await.unwrap() {
+            Ok(_) => assert!(spends),
+            Err(error) => assert!(!spends && matches!(oauth2_error(&error), OAuth2Error::NotShown), "{error:?}"),
+        }
+        assert_eq!(oauth2::token_requests(&server).len(), usize::from(spends));
     }
 }

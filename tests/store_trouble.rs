@@ -339,3 +339,112 @@ async fn a_late_answer_does_not_make_a_process_forget_what_it_got_since() {
     two.refresh().await.unwrap();
     assert_eq!(*shown.lock().unwrap(), ["none", "r0", "r0", "r2", "r3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dropped_fetch_adopted_was_not_given_to_the_provider() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let one = process(&memory, issuer.source(), &clock);
+    let layer = StoreLayer::new(memory.clone()).clock(clock.clone());
+    let two = store::builder(&clock).fetch_timeout(SECOND * 5).build(layer.layer(issuer.source())).unwrap();
+    for process in [&one, &two] {
+        assert_eq!(secret(process).await, "t1");
+    }
+    pass(HOUR).await;
+    issuer.shut();
+    let asking = tokio::spawn(async move { secret(&one).await });
+    issuer.shown_times(2).await;
+    pass(SECOND * 2).await;
+    let waiting = tokio::spawn({
+        let two = two.clone();
+        async move { secret(&two).await }
+    });
+    pass(SECOND).await;
+    memory.break_down(Step::Unlock, Fault::Hang);
+    issuer.open();
+    assert_eq!(asking.await.unwrap(), "t2");
+    assert!(waiting.await.unwrap().contains("TimedOut"), "while it gave the lock back");
+    memory.heal();
+    pass(MINUTE).await;
+    assert_eq!(secret(&two).await, "t2");
+    assert_eq!(issuer.shown(), ["r1", "r2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_stored_instead_of_what_was_given_is_adopted() {
+    let (issuer, memory, clock) = (Issuer::new().with_grace(), Memory::default(), ManualClock::following_tokio());
+    let [one, two] = [(); 2].map(|()| process(&memory, issuer.source(), &clock));
+    assert_eq!(secret(&one).await, "t1");
+    pass(HOUR).await;
+    issuer.shut();
+    let late = tokio::spawn({
+        let one = one.clone();
+        async move { secret(&one).await }
+    });
+    issuer.shown_times(2).await;
+    memory.end_lock();
+    issuer.let_others_pass();
+    assert_eq!(secret(&two).await, "t2");
+    issuer.open();
+    assert_eq!(late.await.unwrap(), "t3", "and not stored");
+    pass(MINUTE).await;
+    assert_eq!(one.refresh().await.unwrap().expose_secret(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_ends_the_wait_for_its_lock_early_is_asked_again_for_as_long_as_the_wait_lasts() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let (provider, layer) = process_of(StoreLayer::new(memory.clone()), issuer.source(), &clock);
+    memory.break_down(Step::Lock, Fault::Busy);
+    let begun = Instant::now();
+    assert!(secret(&provider).await.contains("not without the lock"));
+    assert!((SECOND * 19..SECOND * 21).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(memory.count(Step::Lock) <= 200, "{}", memory.count(Step::Lock));
+    assert!(matches!(layer.clear().await, Err(StoreError::Busy)));
+
+    let (clearing, waiting) = {
+        let (layer, provider) = (layer.clone(), provider.clone());
+        pass(MINUTE).await;
+        (tokio::spawn(async move { layer.clear().await }), tokio::spawn(async move { secret(&provider).await }))
+    };
+    pass(SECOND * 5).await;
+    memory.heal();
+    clearing.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap(), "t1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_lock_without_an_end_is_none_that_panics() {
+    let (issuer, memory, clock) = (Issuer::new(), Memory::default(), ManualClock::following_tokio());
+    let layer = StoreLayer::new(memory.clone()).lock_wait(std::time::Duration::MAX);
+    let (provider, layer) = process_of(layer, issuer.source(), &clock);
+    assert_eq!(secret(&provider).await, "t1");
+    layer.clear().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_for_the_source_to_get_ready_are_woken() {
+    let (endpoint, memory, clock) = (Endpoint::hourly(), Memory::default(), ManualClock::following_tokio());
+    memory.break_down(Step::Lock, Fault::Down);
+    let mut slow = endpoint.source();
+    let slow = tower::service_fn(move |request: TokenRequest| {
+        let answer = tower::Service::call(&mut slow, request);
+        async move {
+            tokio::time::sleep(SECOND).await;
+            answer.await
+        }
+    });
+    // Has one waker.
+    let source = tower::limit::ConcurrencyLimit::new(slow, 1);
+    let stored = StoreLayer::new(memory.clone()).clock(clock.clone()).layer(source);
+    let begun = Instant::now();
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let provider = store::builder(&clock).build(stored.clone()).unwrap();
+            tokio::spawn(async move { secret(&provider).await })
+        })
+        .collect();
+    for asking in asking {
+        assert!(asking.await.unwrap().starts_with('t'));
+    }
+    assert!(begun.elapsed() < SECOND * 5, "{:?}", begun.elapsed());
+}

@@ -231,7 +231,7 @@ impl Inner {
         let answer = loop {
             // Signed last, as it lives for a minute.
             let assertion = self.client.assertion(&found.audience)?;
-            shown.may_be_shown(deadline)?;
+            shown.may_be_shown(deadline, request)?;
             let form = self.form(&[shown.pairs(), self.client.pairs(assertion.as_ref())].concat(), &asked);
             let answer = found.endpoint.ask_until(deadline.at, self.request(form)).await;
             let second = answer.as_ref().err().filter(|failed| is_of_grant(failed)).and_then(|_| shown.second());

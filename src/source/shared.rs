@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use zeroize::Zeroizing;
 
@@ -10,17 +13,29 @@ use zeroize::Zeroizing;
 pub(crate) struct SharedRefreshToken {
     pub(crate) kept: Option<Zeroizing<String>>,
     /// The lock is held, or the user does without.
-    pub(crate) may_spend: bool,
+    may_spend: AtomicBool,
     /// Somebody has signed out, for all processes: what came from before is not shown any more.
     pub(crate) signed_out: bool,
+    /// This process has seen the login that was ended so.
+    pub(crate) saw_login: bool,
     /// A place of its own rather than a part of the answer: the source may fail, or be dropped, after the server has spent the old one.
     answered: Mutex<Option<Zeroizing<String>>>,
 }
 
 impl SharedRefreshToken {
     #[cfg(feature = "store")]
-    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool) -> Self {
-        Self { kept, may_spend, signed_out, answered: Mutex::default() }
+    pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool, saw_login: bool) -> Self {
+        Self { kept, may_spend: AtomicBool::new(may_spend), signed_out, saw_login, answered: Mutex::default() }
+    }
+
+    pub(crate) fn may_spend(&self) -> bool {
+        self.may_spend.load(Ordering::Relaxed)
+    }
+
+    /// The lock is lost.
+    #[cfg(feature = "store")]
+    pub(crate) fn forbid(&self) {
+        self.may_spend.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn kept(&self) -> Option<&str> {
@@ -42,7 +57,7 @@ impl SharedRefreshToken {
 impl fmt::Debug for SharedRefreshToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedRefreshToken")
-            .field("may_spend", &self.may_spend)
+            .field("may_spend", &self.may_spend())
             .field("signed_out", &self.signed_out)
             .finish_non_exhaustive()
     }

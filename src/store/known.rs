@@ -20,6 +20,9 @@ use tracing::{debug, warn};
 /// A store that has not answered by then is down: it is near, and a fetch has other things to do with its time.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
+/// Between two waits for a lock.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What the services of a layer share.
 pub(super) struct Core {
     store: Box<dyn TokenStore>,
@@ -29,11 +32,19 @@ pub(super) struct Core {
 #[derive(Default)]
 struct Known {
     record: Option<Record>,
+    /// It had a refresh token once.
+    had_login: bool,
     moment: Moment,
     /// What was said of it, since it last worked.
     said: [bool; 3],
     /// Somebody is at it to save what could not be saved.
     paying: bool,
+}
+
+impl Known {
+    fn note_login(&mut self) {
+        self.had_login |= self.record.as_ref().is_some_and(|record| record.refresh_token.is_some());
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -64,17 +75,36 @@ impl Step {
 
 /// A moment at which the store told the time, if it does.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Moment(Option<(SystemTime, Instant)>);
+pub(super) struct Moment(Option<Told>);
+
+#[derive(Clone, Copy)]
+struct Told {
+    now: SystemTime,
+    /// When it did, by this machine's clocks.
+    monotonic: Instant,
+    wall: SystemTime,
+}
 
 impl Moment {
     fn of(loaded: &Loaded, clock: &dyn Clock) -> Self {
-        Self(loaded.now().map(|now| (now, clock.monotonic())))
+        Self(loaded.now().map(|now| Told { now, monotonic: clock.monotonic(), wall: clock.wall() }))
     }
 
-    /// The time that those who share the store agree on.
+    /// The time that those who share the store agree on. As for a token's life that clock is right which leaves less of it: the monotonic one may have stood
+    /// still while the machine was suspended.
     pub(super) fn now(self, clock: &dyn Clock) -> SystemTime {
+        self.told_until(clock, |told| told.monotonic(clock).max(told.wall(clock)))
+    }
+
+    /// The same where an earlier one is on the safe side: when a life begins.
+    pub(super) fn earliest(self, clock: &dyn Clock) -> SystemTime {
+        self.told_until(clock, |told| told.monotonic(clock))
+    }
+
+    fn told_until(self, clock: &dyn Clock, passed: impl FnOnce(Told) -> Duration) -> SystemTime {
         match self.0 {
-            Some((then, read)) => then + clock.monotonic().saturating_duration_since(read),
+            // No store that works tells a time that has none after it.
+            Some(told) => told.now.checked_add(passed(told)).unwrap_or(told.now),
             None => clock.wall(),
         }
     }
@@ -85,6 +115,17 @@ impl Moment {
     }
 }
 
+/// What has passed since.
+impl Told {
+    fn monotonic(self, clock: &dyn Clock) -> Duration {
+        clock.monotonic().saturating_duration_since(self.monotonic)
+    }
+
+    fn wall(self, clock: &dyn Clock) -> Duration {
+        clock.wall().duration_since(self.wall).unwrap_or_default()
+    }
+}
+
 /// What a look into the store has found.
 #[derive(Clone)]
 pub(super) struct Seen {
@@ -92,6 +133,8 @@ pub(super) struct Seen {
     pub(super) current: Option<Record>,
     /// It has a refresh token that the store has not.
     pub(super) owed: bool,
+    /// There was a refresh token once, here or there.
+    pub(super) had_login: bool,
     pub(super) moment: Moment,
 }
 
@@ -149,13 +192,14 @@ impl Core {
                 false
             }
         };
-        Ok(Seen { current: known.record.clone(), owed, moment })
+        known.note_login();
+        Ok(Seen { current: known.record.clone(), owed, had_login: known.had_login, moment })
     }
 
     /// The same, of what is in memory.
     pub(super) fn recall(&self) -> Seen {
         let known = self.known();
-        Seen { current: known.record.clone(), owed: false, moment: known.moment }
+        Seen { current: known.record.clone(), owed: false, had_login: known.had_login, moment: known.moment }
     }
 
     /// What is known from now on, unless something later is.
@@ -163,6 +207,7 @@ impl Core {
         let mut known = self.known();
         if known.record.as_ref().is_none_or(|known| known.id != record.id && !known.id.is_after(record.id)) {
             known.record = Some(record.clone());
+            known.note_login();
         }
     }
 
@@ -178,7 +223,7 @@ impl Core {
             }
             // The store works; it is its holder that takes long.
             Err(StoreError::Busy) => {
-                debug!(?wait, "another process has held the store's lock for the whole wait");
+                debug!(?wait, "another process has the store's lock");
                 Err(StoreError::Busy)
             }
             Err(error) => Err(self.failed(Step::Lock, error)),
@@ -260,6 +305,30 @@ impl Drop for Paying {
     }
 }
 
+/// The wait for a lock, of which a store may end a part early, to have the layer look.
+pub(super) struct LockWait {
+    end: tokio::time::Instant,
+}
+
+impl LockWait {
+    pub(super) fn of(wait: Duration) -> Self {
+        Self { end: tokio::time::Instant::now() + wait }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(tokio::time::Instant::now())
+    }
+
+    /// Whether some of it is left, after a pause: a store may end it early each time.
+    pub(super) async fn goes_on(&self) -> bool {
+        let goes_on = self.left() > PAUSE;
+        if goes_on {
+            tokio::time::sleep(PAUSE).await;
+        }
+        goes_on
+    }
+}
+
 pub(super) async fn give_back(lock: Box<dyn StoreLock>) {
     // Dropped otherwise, which gives it back as well.
     let _ = timeout(ANSWER, lock.unlock()).await;
@@ -268,4 +337,37 @@ pub(super) async fn give_back(lock: Box<dyn StoreLock>) {
 async fn in_time<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = || StoreError::Unavailable(format!("it did not answer within {limit:.1?}").into());
     timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn told(now: SystemTime, clock: &ManualClock) -> Moment {
+        Moment::of(&Loaded::empty().at(now), clock)
+    }
+
+    #[test]
+    fn a_store_may_tell_any_time() {
+        let last = (0..63)
+            .rev()
+            .fold(SystemTime::UNIX_EPOCH, |at, bit| at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at));
+        let clock = ManualClock::new();
+        let moment = told(last, &clock);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(moment.now(&clock), last);
+    }
+
+    #[test]
+    fn time_passes_while_the_machine_is_suspended_but_no_life_begins_later_for_it() {
+        let (then, minute, clock) = (SystemTime::UNIX_EPOCH, Duration::from_secs(60), ManualClock::new());
+        let moment = told(then, &clock);
+        clock.advance(minute);
+        clock.jump_wall_ahead(minute * 2);
+        assert_eq!((moment.now(&clock), moment.earliest(&clock)), (then + minute * 3, then + minute));
+        clock.jump_wall_back(minute * 9);
+        assert_eq!((moment.now(&clock), moment.earliest(&clock)), (then + minute, then + minute));
+        assert_eq!(Moment::default().now(&clock), clock.wall());
+    }
 }

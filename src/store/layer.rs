@@ -3,7 +3,7 @@
 use super::{
     StoreError, TokenStore,
     follow::Follow,
-    known::{Core, give_back},
+    known::{Core, LockWait, give_back},
     record::{Access, Id, Record},
     refresh::{Refresh, Settings, Source},
 };
@@ -69,7 +69,8 @@ impl StoreLayer {
     /// goes on alone. Default 20 s: what the sources of this crate take at most by default, and two thirds of the provider's
     /// [`fetch_timeout`](crate::TokenProviderBuilder::fetch_timeout), which is to be changed with it.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
-        self.settings.lock_wait = wait;
+        // What never ends cannot be added to a moment.
+        self.settings.lock_wait = wait.min(Duration::from_secs(86_400));
         self
     }
 
@@ -105,8 +106,8 @@ impl StoreLayer {
 
     /// Signs out for all processes: the store forgets both tokens. Call [`TokenProvider::clear`](crate::TokenProvider::clear) too, for this process.
     ///
-    /// The others go on with the access token that they hold until it is due or rejected. Then a source that has a refresh token does not show it (one that was not used
-    /// so far, of a new login, it does), and answers with an error that says so; other sources get a new token by their own credential. The server is told nothing:
+    /// The others go on with the access token that they hold until it is due or rejected. Then a source that has a refresh token does not show it (one of a new login it does:
+    /// of `set_refresh_token`, or what it was made with, in a process that has not seen the login that was ended), and answers with an error that says so; other sources get a new token by their own credential. The server is told nothing:
     /// withdraw the tokens there (RFC 7009) before this.
     ///
     /// # Errors
@@ -120,7 +121,13 @@ impl StoreLayer {
 
     async fn put(&self, token: Option<Token>, refresh_token: Option<&str>) -> Result<(), StoreError> {
         let clock = &*self.settings.clock;
-        let mut lock = self.core.lock(self.settings.lock_wait).await?;
+        let wait = LockWait::of(self.settings.lock_wait);
+        let mut lock = loop {
+            match self.core.lock(wait.left()).await {
+                Err(StoreError::Busy) if wait.goes_on().await => {}
+                locked => break locked?,
+            }
+        };
         let seen = self.core.look(clock).await?;
         let now = seen.moment.now(clock);
         let record = Record {
@@ -147,7 +154,7 @@ where
         Stored {
             core: Arc::clone(&self.core),
             settings: self.settings.clone(),
-            source: Arc::new(Mutex::new(BoxService::new(source.map_err(Into::into)))),
+            source: Arc::new(Source::new(BoxService::new(source.map_err(Into::into)))),
             given: Arc::default(),
         }
     }
@@ -172,7 +179,7 @@ impl fmt::Debug for StoreLayer {
 pub struct Stored {
     core: Arc<Core>,
     settings: Settings,
-    source: Source,
+    source: Arc<Source>,
     given: Arc<Mutex<Option<Id>>>,
 }
 

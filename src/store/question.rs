@@ -30,8 +30,9 @@ impl Question {
             current.and_then(|current| current.refresh_token.clone()),
             may_spend,
             current.is_some_and(Record::is_signed_out),
+            seen.had_login,
         ));
-        let asked = seen.moment.now(&*clock);
+        let asked = seen.moment.earliest(&*clock);
         Self { core, clock, seen, lent, asked }
     }
 

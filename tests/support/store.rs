@@ -33,6 +33,8 @@ pub enum Fault {
     Down,
     Hang,
     Slow(Duration),
+    /// Another one has the lock.
+    Busy,
 }
 
 /// Clones are the same store. Each step awaits something before and after it does its work.
@@ -147,6 +149,7 @@ impl Memory {
         yield_now().await;
         match fault {
             Some(Fault::Down) => Err(StoreError::Unavailable("the store is down".into())),
+            Some(Fault::Busy) => Err(StoreError::Busy),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Slow(by)) => {
                 sleep(by).await;

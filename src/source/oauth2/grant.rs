@@ -107,8 +107,11 @@ impl Presented {
 
 impl Shown<'_> {
     /// Asked right before it is shown.
-    pub(super) fn may_be_shown(&self, deadline: Deadline) -> Result<(), SourceError> {
+    pub(super) fn may_be_shown(&self, deadline: Deadline, request: &TokenRequest) -> Result<(), SourceError> {
         match self {
+            Self::RefreshToken(_) if !request.may_spend_refresh_token() => {
+                Err(SourceError::transient(OAuth2Error::NotShown))
+            }
             Self::RefreshToken(turn) if !turn.is_mine() => Err(deadline.late(ANOTHER)),
             Self::RefreshToken(_) if deadline.before_it_is_shown().is_over() => {
                 Err(deadline.before_it_is_shown().late("what comes before the refresh token is shown"))

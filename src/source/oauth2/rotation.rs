@@ -55,6 +55,8 @@ struct Shared {
 
 struct Held {
     token: Zeroizing<String>,
+    /// What was shown for it.
+    spent: Option<Zeroizing<String>>,
     /// It is a login's, and no answer to it has come yet.
     login: bool,
     /// What the source was made with, until an answer to it has come.
@@ -78,7 +80,8 @@ impl Shared {
 impl Rotation {
     pub(super) fn new(token: Zeroizing<String>) -> Self {
         let untried = Some(token.clone());
-        let held = Held { token, login: false, untried, unsaved: false, warned: false, number: 0, ends: None };
+        let held =
+            Held { token, spent: None, login: false, untried, unsaved: false, warned: false, number: 0, ends: None };
         Self { shared: Arc::new(Shared { held: Mutex::new(held), freed: Notify::new() }), persist: None }
     }
 
@@ -106,7 +109,7 @@ impl Rotation {
         let turn = turn.unwrap_or_else(|| self.take(self.shared.held(), limit));
         let mut held = turn.held();
         (held.token, held.unsaved, held.warned) = (token, false, false);
-        (held.login, held.untried) = (true, None);
+        (held.spent, held.login, held.untried) = (None, true, None);
     }
 
     fn take(&self, mut held: MutexGuard<'_, Held>, limit: Duration) -> Arc<Turn> {
@@ -143,19 +146,23 @@ impl Turn {
 
     /// The turn with what a store around the source has to say.
     pub(super) fn sharing(&self, kept: &SharedRefreshToken) -> Result<Arc<Self>, SourceError> {
-        if !kept.may_spend {
+        if !kept.may_spend() {
             return Err(SourceError::transient(OAuth2Error::NotShown));
         }
         let held = self.held();
         let (login, untried) = (held.login.then(|| held.token.clone()), held.untried.clone());
+        // Lent before it was shown here, by another fetch or by this one's first attempt.
+        let spent = held.spent.as_ref().filter(|spent| kept.kept.as_ref() == Some(*spent));
+        let newer = spent.map(|_| held.token.clone());
         drop(held);
         let kept = match (&kept.kept, kept.signed_out) {
-            (None, true) if login.is_none() && untried.is_none() => {
+            // What it was made with is of the login that was ended, if it has seen that one.
+            (None, true) if login.is_none() && (untried.is_none() || kept.saw_login) => {
                 return Err(SourceError::permanent(OAuth2Error::SignedOut));
             }
             (None, true) => None,
             (None, false) => Some(self.token.clone()),
-            (Some(kept), _) => Some(kept.clone()),
+            (Some(kept), _) => Some(newer.unwrap_or_else(|| kept.clone())),
         };
         let mut tokens = login.into_iter().chain(kept).chain(untried);
         let token = tokens.next().expect("one of them is there");
@@ -205,6 +212,7 @@ impl Turn {
         let Some(successor) = successor.filter(|successor| *successor != self.token) else { return };
         match self.held() {
             mut held if held.number == self.right.number || held.token == self.token => {
+                held.spent = Some(self.token.clone());
                 (held.token, held.unsaved) = (successor, true);
             }
             _ => return,
