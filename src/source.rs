@@ -92,7 +92,7 @@ impl TokenRequest {
     }
 
     /// The refresh token that processes share: what a [store](crate::docs::sharing) around the source keeps. It goes before the one that the source was
-    /// made with, which may have been spent long ago. `None` where there is no store, or nothing in it yet.
+    /// made with, which may have been spent long ago. After [`keep_refresh_token`](Self::keep_refresh_token) it is that one. `None` where there is no store, or nothing in it yet.
     #[must_use]
     pub fn refresh_token(&self) -> Option<&str> {
         self.shared.as_ref()?.kept()

@@ -9,7 +9,7 @@ use store::{Answer, Fault, Issuer, Memory, Step, builder, process, process_of, s
 use support::{Endpoint, HOUR, MINUTE, Reply, SECOND, pass};
 use tower::Layer;
 use tower_jwt_refresh::{
-    FetchError, Token, TokenError,
+    BoxError, FetchError, Token, TokenError, TokenRequest,
     clock::{Clock, ManualClock},
     store::{StoreLayer, TokenStore},
 };
@@ -382,4 +382,19 @@ async fn a_wait_for_the_holder_takes_nothing_off_the_life_of_what_is_adopted() {
     assert_eq!(holder.await.unwrap(), "t1");
     let left = waiter.await.unwrap().expires_at().unwrap().duration_since(clock.wall()).unwrap();
     assert!(left > SECOND * 49 && left <= SECOND * 50, "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_asks_twice_in_one_fetch_is_lent_what_it_got_by_the_first() {
+    let (memory, clock) = (Memory::default(), ManualClock::following_tokio());
+    let source = tower::service_fn(|request: TokenRequest| async move {
+        assert_eq!(request.refresh_token(), None);
+        for (kept, lent) in [("r1", "r1"), ("r2", "r2"), ("", "r2"), ("r2", "r2"), ("r3", "r3")] {
+            request.clone().keep_refresh_token(kept);
+            assert_eq!(request.refresh_token(), Some(lent));
+        }
+        Ok::<_, BoxError>(Token::opaque("t")?)
+    });
+    assert_eq!(secret(&process(&memory, source, &clock)).await, "t");
+    assert_eq!(memory.refresh_token().as_deref(), Some("r3"));
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -20,12 +20,24 @@ pub(crate) struct SharedRefreshToken {
     pub(crate) saw_login: bool,
     /// A place of its own rather than a part of the answer: the source may fail, or be dropped, after the server has spent the old one.
     answered: Mutex<Option<Zeroizing<String>>>,
+    /// All that were, for who asks again with the same request.
+    later: Later,
 }
+
+#[derive(Default)]
+struct Later(OnceLock<Box<(Zeroizing<String>, Later)>>);
 
 impl SharedRefreshToken {
     #[cfg(feature = "store")]
     pub(crate) fn lend(kept: Option<Zeroizing<String>>, may_spend: bool, signed_out: bool, saw_login: bool) -> Self {
-        Self { kept, may_spend: AtomicBool::new(may_spend), signed_out, saw_login, answered: Mutex::default() }
+        Self {
+            kept,
+            may_spend: AtomicBool::new(may_spend),
+            signed_out,
+            saw_login,
+            answered: Mutex::default(),
+            later: Later::default(),
+        }
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -38,12 +50,27 @@ impl SharedRefreshToken {
         self.may_spend.store(false, Ordering::Relaxed);
     }
 
+    /// The newest.
     pub(crate) fn kept(&self) -> Option<&str> {
-        self.kept.as_ref().map(|kept| kept.as_str())
+        let (mut kept, mut later) = (self.kept.as_ref(), &self.later);
+        while let Some(next) = later.0.get() {
+            (kept, later) = (Some(&next.0), &next.1);
+        }
+        kept.map(|kept| kept.as_str())
     }
 
     pub(super) fn keep(&self, refresh_token: String) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Zeroizing::new(refresh_token));
+        let refresh_token = Zeroizing::new(refresh_token);
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if !refresh_token.is_empty() && self.kept() != Some(refresh_token.as_str()) {
+            let mut later = &self.later;
+            while let Some(next) = later.0.get() {
+                later = &next.1;
+            }
+            // One at a time, as `answered` is locked.
+            let _ = later.0.set(Box::new((refresh_token.clone(), Later::default())));
+        }
+        *answered = Some(refresh_token);
     }
 
     /// What the source has got, if that is another one.
@@ -59,6 +86,7 @@ impl fmt::Debug for SharedRefreshToken {
         f.debug_struct("SharedRefreshToken")
             .field("may_spend", &self.may_spend())
             .field("signed_out", &self.signed_out)
+            .field("saw_login", &self.saw_login)
             .finish_non_exhaustive()
     }
 }
