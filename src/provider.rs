@@ -29,7 +29,7 @@ use crate::{BoxError, Generation, Placement, Token, TokenError, TokenRequest, cl
 use background::Background;
 use http::HeaderMap;
 use jitter::Jitter;
-use primitives::{Guard, runtime, time, watch};
+use primitives::{Guard, watch};
 use shell::{Core, Landing, Snapshot};
 use state::{Machine, Over, Purpose};
 use std::{
@@ -340,10 +340,8 @@ impl TokenProvider {
     /// # Cancel safety
     /// It is shut down all the same; only the wait ends.
     pub async fn shutdown(&self) {
-        let Some(landing) = self.shut_down() else { return };
-        let landed = Arc::clone(&landing.landed).notified_owned();
-        if landing.over().is_none() && runtime::Handle::try_current().is_ok() {
-            let _ = time::timeout(self.core().settings.longest_wait(), landed).await;
+        if let Some(landing) = self.shut_down() {
+            landing.ended(self.core().settings.longest_wait()).await;
         }
     }
 

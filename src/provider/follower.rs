@@ -1,10 +1,6 @@
 //! What gives a provider the tokens that other holders of its credential have got.
 
-use super::{
-    Handle, TokenProvider, TokenStatus,
-    primitives::{time, watch},
-    state::Offered,
-};
+use super::{Handle, TokenProvider, TokenStatus, primitives::watch, state::Offered};
 use crate::{Generation, Token};
 use std::sync::{Arc, Weak};
 
@@ -42,11 +38,7 @@ impl Follower {
         let longest = handle.core.settings.longest_wait();
         drop(handle);
         if let Some(landing) = landing.filter(|_| offered == Offered::UnderWay) {
-            let landed = Arc::clone(&landing.landed).notified_owned();
-            if landing.over().is_none() {
-                // One that is lost tells nobody until somebody looks.
-                let _ = time::timeout(longest, landed).await;
-            }
+            landing.ended(longest).await;
         }
         offered
     }

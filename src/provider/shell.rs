@@ -28,7 +28,7 @@
 use super::{
     Settings, TokenStatus, flight,
     jitter::Jitter,
-    primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, watch},
+    primitives::{ArcSwap, AtomicU64, Guard, Instant, Mutex, MutexGuard, Notify, OnceLock, runtime, task, time, watch},
     state::{Decision, Machine, Over, Purpose, Rejection},
     wait::Waiter,
 };
@@ -94,6 +94,15 @@ pub(crate) struct Landing {
 impl Landing {
     pub(crate) fn over(&self) -> Option<Over> {
         self.over.get().copied()
+    }
+
+    /// Waits until it is over, at most so long: one that is lost tells nobody until somebody looks. Without a runtime it does not wait.
+    pub(crate) async fn ended(&self, at_most: Duration) {
+        // Before `over` is looked at, so that one of the two tells.
+        let landed = Arc::clone(&self.landed).notified_owned();
+        if self.over().is_none() && runtime::Handle::try_current().is_ok() {
+            let _ = time::timeout(at_most, landed).await;
+        }
     }
 
     fn end(&self, over: Over) {

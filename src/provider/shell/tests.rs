@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     FetchError,
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     provider::{backoff::Failure, wait::Outcome},
 };
 use std::{
@@ -11,8 +11,12 @@ use std::{
 };
 
 fn idle() -> Arc<Core> {
+    with_clock(SystemClock)
+}
+
+fn with_clock(clock: impl Clock) -> Arc<Core> {
     let source = tower::service_fn(|_: TokenRequest| std::future::pending());
-    let clocks = Clocks::new(Box::new(SystemClock));
+    let clocks = Clocks::new(Box::new(clock));
     Arc::new(Core::new(Settings::default(), clocks, Jitter::new(None), BoxService::new(source)))
 }
 
@@ -53,16 +57,11 @@ async fn a_waiter_that_comes_between_a_failure_and_the_word_of_it_starts_no_furt
 
 #[tokio::test(start_paused = true)]
 async fn what_has_been_retired_starts_no_flight_and_one_with_a_flight_is_not_retired() {
-    let source = || tower::service_fn(|_: TokenRequest| std::future::pending::<Result<Token, BoxError>>());
-    let new = || {
-        let clocks = Clocks::new(Box::new(SystemClock));
-        Arc::new(Core::new(Settings::default(), clocks, Jitter::new(None), BoxService::new(source())))
-    };
     // The loop had its handle already when the last other one was let go.
-    let idle = new();
-    assert!(idle.retire());
-    assert_eq!((idle.tick(), idle.lock().machine.under_way()), (None, None));
-    let busy = new();
+    let ended = idle();
+    assert!(ended.retire());
+    assert_eq!((ended.tick(), ended.lock().machine.under_way()), (None, None));
+    let busy = idle();
     busy.tick();
     assert!(!busy.retire());
     assert!(busy.lock().machine.under_way().is_some());
@@ -71,9 +70,7 @@ async fn what_has_been_retired_starts_no_flight_and_one_with_a_flight_is_not_ret
 #[tokio::test(start_paused = true)]
 async fn the_flight_of_a_frozen_runtime_keeps_nothing_from_being_retired() {
     let clock = crate::clock::ManualClock::new();
-    let source = tower::service_fn(|_: TokenRequest| std::future::pending::<Result<Token, BoxError>>());
-    let clocks = Clocks::new(Box::new(clock.clone()));
-    let core = Arc::new(Core::new(Settings::default(), clocks, Jitter::new(None), BoxService::new(source)));
+    let core = with_clock(clock.clone());
     core.tick();
     assert!(!core.retire());
     clock.advance(Duration::from_secs(32));
