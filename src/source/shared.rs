@@ -52,21 +52,23 @@ impl SharedRefreshToken {
 
     /// The newest.
     pub(crate) fn kept(&self) -> Option<&str> {
+        self.newest().0
+    }
+
+    /// The newest, and the place for the one after it.
+    fn newest(&self) -> (Option<&str>, &Later) {
         let (mut kept, mut later) = (self.kept.as_ref(), &self.later);
         while let Some(next) = later.0.get() {
             (kept, later) = (Some(&next.0), &next.1);
         }
-        kept.map(|kept| kept.as_str())
+        (kept.map(|kept| kept.as_str()), later)
     }
 
     pub(super) fn keep(&self, refresh_token: String) {
         let refresh_token = Zeroizing::new(refresh_token);
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        if !refresh_token.is_empty() && self.kept() != Some(refresh_token.as_str()) {
-            let mut later = &self.later;
-            while let Some(next) = later.0.get() {
-                later = &next.1;
-            }
+        let (newest, later) = self.newest();
+        if !refresh_token.is_empty() && newest != Some(refresh_token.as_str()) {
             // One at a time, as `answered` is locked.
             let _ = later.0.set(Box::new((refresh_token.clone(), Later::default())));
         }
