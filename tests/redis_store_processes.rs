@@ -5,6 +5,8 @@
 mod family;
 #[path = "support/oauth2.rs"]
 mod oauth2;
+#[path = "support/process.rs"]
+mod processes;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/exchange.rs"]
@@ -12,13 +14,9 @@ mod server;
 mod support;
 
 use family::Family;
+use processes::{Process, end_with_the_test, say};
 use redis_server::Redis;
-use std::{
-    env,
-    io::{BufRead, BufReader, Lines, Write},
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
+use std::{env, time::Duration};
 use support::whole_run;
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
@@ -28,55 +26,17 @@ use tower_jwt_refresh::{
     store::{RedisStore, StoreLayer},
 };
 
-/// In what a process says, told apart from what the test's runner prints.
-const WORD: &str = "process: ";
-
-/// One of the processes, which runs [`process`] of this very file.
-struct Process {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(refreshes: usize, redis: &Redis, url: &str) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "process", "--ignored", "--nocapture"])
-            .envs([("STORE_REFRESHES", refreshes.to_string().as_str()), ("STORE_URL", url)])
-            .env("STORE_PATH", redis.socket())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    /// The next token that it got; none once it has ended.
-    fn says(&mut self) -> Option<String> {
-        let mut lines = self.lines.by_ref().map_while(Result::ok);
-        lines.find_map(|line| line.split_once(WORD).map(|(_, said)| said.to_owned()))
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn ends_well(mut self) {
-        while self.says().is_some() {}
-        assert!(self.child.wait().unwrap().success());
-    }
+fn start(refreshes: usize, redis: &Redis, url: &str) -> Process {
+    let (refreshes, socket) = (refreshes.to_string(), redis.socket());
+    let socket = socket.to_str().unwrap();
+    Process::start(&[("STORE_REFRESHES", &refreshes), ("STORE_PATH", socket), ("STORE_URL", url)])
 }
 
 #[test]
 #[ignore = "a process of the other tests"]
 fn process() {
     let Ok(refreshes) = env::var("STORE_REFRESHES") else { return };
-    // Gone with the test that started it, however that ends.
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::abort();
-    });
+    end_with_the_test();
     whole_run::listen();
     let socket = env::var("STORE_PATH").unwrap();
     let client = redis::Client::open(format!("redis+unix://{socket}")).unwrap();
@@ -87,8 +47,7 @@ fn process() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for _ in 0..refreshes.parse().unwrap() {
-            println!("{WORD}{}", provider.refresh().await.unwrap().expose_secret());
-            std::io::stdout().flush().unwrap();
+            say(provider.refresh().await.unwrap().expose_secret());
         }
     });
 }
@@ -103,7 +62,7 @@ fn serving() -> Runtime {
 fn eight_processes_on_one_redis_never_show_a_refresh_token_twice() {
     let (redis, serving) = (Redis::start(), serving());
     let (server, family) = serving.block_on(Family::strict());
-    let processes: Vec<_> = (0..8).map(|_| Process::start(25, &redis, &server.url())).collect();
+    let processes: Vec<_> = (0..8).map(|_| start(25, &redis, &server.url())).collect();
     processes.into_iter().for_each(Process::ends_well);
     assert_eq!(family.refused(), 0);
     let granted = family.granted();
@@ -116,8 +75,8 @@ fn eight_processes_on_one_redis_never_show_a_refresh_token_twice() {
 fn processes_that_are_killed_at_random_never_cost_the_login() {
     let (redis, serving) = (Redis::start(), serving());
     let (server, family) = serving.block_on(Family::with_grace());
-    let start = || Process::start(1_000_000, &redis, &server.url());
-    let mut processes: Vec<_> = (0..4).map(|_| start()).collect();
+    let another = || start(1_000_000, &redis, &server.url());
+    let mut processes: Vec<_> = (0..4).map(|_| another()).collect();
     let mut random = fastrand::Rng::with_seed(2);
     for kill in 0..12 {
         let process = random.usize(0..processes.len());
@@ -127,7 +86,7 @@ fn processes_that_are_killed_at_random_never_cost_the_login() {
         for _ in 0..random.usize(0..100_000) {
             std::hint::spin_loop();
         }
-        std::mem::replace(&mut processes[process], start()).kill();
+        std::mem::replace(&mut processes[process], another()).kill();
     }
     for mut process in processes {
         assert!(process.says().is_some());

@@ -5,16 +5,17 @@
 mod family;
 #[path = "support/oauth2.rs"]
 mod oauth2;
+#[path = "support/process.rs"]
+mod processes;
 #[path = "support/exchange.rs"]
 mod server;
 mod support;
 
 use family::Family;
+use processes::{Process, end_with_the_test, say};
 use std::{
     env,
-    io::{BufRead, BufReader, Lines, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -32,61 +33,15 @@ use tower_jwt_refresh::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// In what it is told apart from what the test's runner prints.
-const WORD: &str = "process: ";
-
-/// One of the processes, which runs [`process`] of this very file.
-struct Process {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(role: &str, path: &Path, url: &str) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "process", "--ignored", "--nocapture"])
-            .envs([("STORE_ROLE", role), ("STORE_URL", url)])
-            .env("STORE_PATH", path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    /// The next that it says; none once it has ended.
-    fn says(&mut self) -> Option<String> {
-        let mut lines = self.lines.by_ref().map_while(Result::ok);
-        // The runner may have written the start of the line.
-        lines.find_map(|line| line.split_once(WORD).map(|(_, said)| said.to_owned()))
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn ends_well(mut self) {
-        while self.says().is_some() {}
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-fn say(word: &str) {
-    println!("{WORD}{word}");
-    std::io::stdout().flush().unwrap();
+fn start(role: &str, path: &Path, url: &str) -> Process {
+    Process::start(&[("STORE_ROLE", role), ("STORE_PATH", path.to_str().unwrap()), ("STORE_URL", url)])
 }
 
 #[test]
 #[ignore = "a process of the other tests"]
 fn process() {
     let Ok(role) = env::var("STORE_ROLE") else { return };
-    // Gone with the test that started it, however that ends.
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::abort();
-    });
+    end_with_the_test();
     let path = PathBuf::from(env::var_os("STORE_PATH").unwrap());
     let url = env::var("STORE_URL").unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -207,7 +162,7 @@ fn eight_processes_on_one_file_never_show_a_refresh_token_twice() {
     let (folder, serving) = (tempfile::tempdir().unwrap(), serving());
     let (server, family) = serving.block_on(Family::strict());
     let path = folder.path().join("token");
-    let processes: Vec<_> = (0..8).map(|_| Process::start("refresh 25", &path, &server.url())).collect();
+    let processes: Vec<_> = (0..8).map(|_| start("refresh 25", &path, &server.url())).collect();
     for process in processes {
         process.ends_well();
     }
@@ -229,10 +184,10 @@ fn a_process_that_is_killed_at_any_step_takes_nothing_with_it_but_an_answer_that
         // Of before, and due.
         let before = Token::opaque("t0").unwrap().with_expires_in(Duration::ZERO);
         serving.block_on(StoreLayer::new(FileStore::new(&path)).set(before, Some("r1"))).unwrap();
-        let mut process = Process::start(&format!("halt {at}"), &path, &server.url());
+        let mut process = start(&format!("halt {at}"), &path, &server.url());
         let said = process.says().unwrap();
         process.kill();
-        let mut next = Process::start("refresh 3", &path, &server.url());
+        let mut next = start("refresh 3", &path, &server.url());
         let first = next.says().unwrap();
         next.ends_well();
         assert_eq!(family.refused(), 0, "killed while {said}");
@@ -257,7 +212,7 @@ fn a_process_that_is_killed_at_any_moment_of_a_save_leaves_a_whole_value_and_no_
     let store = FileStore::new(&path);
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..40 {
-        let mut process = Process::start("save", &path, "");
+        let mut process = start("save", &path, "");
         for _ in 0..random.usize(1..4) {
             process.says().unwrap();
         }
@@ -281,7 +236,7 @@ fn processes_that_are_killed_at_random_never_cost_the_login() {
     let (folder, serving) = (tempfile::tempdir().unwrap(), serving());
     let (server, family) = serving.block_on(Family::with_grace());
     let path = folder.path().join("token");
-    let start = || Process::start("refresh 1000000", &path, &server.url());
+    let start = || start("refresh 1000000", &path, &server.url());
     let mut processes: Vec<_> = (0..4).map(|_| start()).collect();
     let mut random = fastrand::Rng::with_seed(2);
     for kill in 0..30 {
